@@ -1,0 +1,85 @@
+"""The contract of a data set: stored examples, labels, a schema; and of what reads one. Provisional in 0.1."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer.records import Modality, Task
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    categories: tuple[str, ...] = ()  # in the order of their codes; empty for a numeric column
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What one stored example looks like, and what its label means."""
+
+    modality: Modality
+    task: Task
+    shape: tuple[int, ...]  # of one stored example: (height, width), (height, width, channels) or (width,)
+    dtype: Literal["uint8", "float32"]
+    classes: tuple[str, ...] = ()  # names in the order of the label's index; empty for regression
+    columns: tuple[Column, ...] = ()  # tables only
+    target: str = "label"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    A table is stored as float32 codes (rows, columns): a category's index, a number, NaN where a value is missing.
+    """
+
+    name: str
+    schema: Schema
+    examples: NDArray[Any]  # (n, *schema.shape) of schema.dtype
+    labels: NDArray[Any]  # (n,) int64 class index, or (n,) float32
+    parts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # the user's own splits: name -> rows
+    warnings: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Hash what was read: examples, labels, schema and the user's own splits."""
+        digest = hashlib.sha256(repr(self.schema).encode())
+        digest.update(np.ascontiguousarray(self.examples).view(np.uint8).data)
+        digest.update(np.ascontiguousarray(self.labels).view(np.uint8).data)
+        for name in sorted(self.parts):
+            digest.update(name.encode() + self.parts[name].tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set as the user named it."""
+
+    location: str  # a path, or "scheme:NAME"
+    target: str | None = None  # the label's column or key; None = the reader's default
+    task: Task | None = None  # None = from the labels
+    directory: Path = Path()  # where relative paths start
+
+
+class DatasetReader(ABC):
+    """Reads data sets of one kind; offered by the hook ``autoxfer_datasets``."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def reads(self, spec: DataSpec) -> bool:
+        """Whether this reader is the one for ``spec``; looks at the name and at most the file's kind, not inside."""
+
+    @abstractmethod
+    def read(self, spec: DataSpec) -> Dataset:
+        """Read everything. Raises InputError: missing, empty, corrupt, ragged, no such target, NaN, lengths that differ."""

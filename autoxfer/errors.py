@@ -1,0 +1,35 @@
+"""Every error that autoxfer raises on purpose."""
+
+from __future__ import annotations
+
+
+class AutoxferError(Exception):
+    """The base of what autoxfer raises on purpose; the command line exits with 1."""
+
+
+class InputError(AutoxferError):
+    """The user's input is wrong; the command line exits with 2 and prints one message.
+
+    ``expected`` says what was needed, ``found`` what stood there, ``where`` the file, key or argument.
+    """
+
+    def __init__(self, expected: str, found: str, where: str) -> None:
+        super().__init__(f"{where}: expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
+        self.where = where
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        return type(self), (self.expected, self.found, self.where)
+
+
+class PluginError(AutoxferError):
+    """A plugin breaks the contract; the message names the plugin and the reason."""
+
+
+class Unsupported(AutoxferError):
+    """A strategy cannot serve this problem; raised by ``Strategy.space`` with the reason, before anything is run."""
+
+
+class TrackingError(AutoxferError):
+    """MLflow could not be reached or refused what was sent."""

@@ -1,0 +1,284 @@
+"""The values that pass between floors: frozen, plain, without a library's objects in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Modality = Literal["image", "vector", "table"]
+Task = Literal["classification", "regression"]
+Decision = Literal["accepted", "harmful", "undecided", "untested"]
+TrialState = Literal["complete", "pruned", "failed"]
+
+SPLITS = ("train", "tune", "guard", "test")
+SCHEMA_VERSION = 1
+
+
+def derive_seed(*parts: object) -> int:
+    """Make a seed in [0, 2**31) from what it is for: run seed, study, trial number, parameter name."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The training hyperparameters that every gradient-trained candidate shares (AdamW, warm-up, cosine decay)."""
+
+    lr: float = 3e-3  # peak learning rate
+    decay: float = 1e-4  # AdamW's decoupled weight decay
+    steps: int | None = None  # optimiser steps; None = the core's default for this many examples
+    batch: int = 32
+    augment: str = "none"  # images: "none", "shift", "shift_flip"; anything else: "none"
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source as the user named it."""
+
+    name: str
+    model: str  # "package.module:Factory", "file.py:Factory" or "scheme:NAME"
+    weights: Path | None = None
+    input: Mapping[str, Any] = field(default_factory=dict)  # shape, mean, std, channels, classes: as in a JSON card
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the factory
+    directory: Path = Path()  # where relative names start: the run file's folder
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a candidate is on one split."""
+
+    value: float  # the metric, in its own direction
+    rank: float  # the metric turned so that higher is better
+    loss: float  # mean cross-entropy or squared error: breaks ties of a coarse metric
+
+    def beats(self, other: Score) -> bool:
+        """Whether this is better; of equal metrics the lower loss wins."""
+        return (self.rank, -self.loss) > (other.rank, -other.loss)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial, frozen: all that a worker is told."""
+
+    study: str  # "linear_probe@even"
+    number: int  # of the trial within its study
+    strategy: str
+    source: str | None
+    params: Mapping[str, Any]  # the strategy's own and the recipe's, in one flat namespace
+    seed: int
+    floors: tuple[tuple[float, float], ...] = ()  # (share of the steps done, rank below which to stop)
+    deadline: float | None = None  # time.monotonic() at which training must stop; None = never
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one trial. The weights are on disk before this is told."""
+
+    state: TrialState
+    score: Score | None  # on the tune split, at the kept checkpoint; None if failed
+    curve: tuple[tuple[float, float], ...] = ()  # (share of the steps done, rank on the tune split)
+    seconds: float = 0.0
+    steps: int = 0  # optimiser steps done
+    n_trained: int = 0  # trainable parameters
+    reason: str = ""  # why it failed or was stopped
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what the strategy reports: chosen strength, shares
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial as the journal knows it."""
+
+    number: int
+    params: Mapping[str, Any]
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """All finished trials of one (strategy, source)."""
+
+    id: str
+    strategy: str
+    source: str | None
+    trials: tuple[Trial, ...]
+    seconds: float
+
+    def count(self, state: TrialState) -> int:
+        """How many trials ended in ``state``."""
+        return sum(trial.outcome.state == state for trial in self.trials)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best completed trial; the earlier of two equals; None where none completed."""
+        best: Trial | None = None
+        for trial in self.trials:
+            score = trial.outcome.score
+            if trial.outcome.state != "complete" or score is None:
+                continue
+            if best is None or best.outcome.score is None or score.beats(best.outcome.score):
+                best = trial
+        return best
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The guard's answer for one finalist. Loss differences are baseline minus candidate: positive = transfer better."""
+
+    decision: Decision
+    effect: float  # mean gain, in the units of the loss (accuracy: a share of examples)
+    ci_low: float  # two-sided interval at confidence 1 - 2 * alpha, so that it agrees with the one-sided test
+    ci_high: float
+    p_value: float  # of the one-sided test for acceptance
+    level: float  # at which it was tested; 0 where it did not compete
+    method: str  # "exact McNemar", "Tango", "paired t"
+    n: int  # guard examples
+    fixed: int | None  # examples that the baseline gets wrong and the candidate right; None for real-valued losses
+    broken: int | None
+    detectable: float  # smallest true gain that this guard finds with power .8 at this level
+    reason: str  # one sentence for a practitioner
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the finalist may be deployed in the baseline's place."""
+        return self.decision == "accepted"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the leaderboard: a study, its finalist and what the splits say of it."""
+
+    strategy: str
+    source: str | None
+    status: Literal["complete", "no_complete_trial", "unavailable"]
+    n_trials: int
+    n_complete: int
+    n_pruned: int
+    n_failed: int
+    seconds: float
+    params: Mapping[str, Any]
+    tune: float | None
+    guard: float | None
+    test: float | None
+    verdict: Verdict | None  # None for scratch
+
+    @property
+    def study(self) -> str:
+        """The study's id, as in the run folder."""
+        return self.strategy if self.source is None else f"{self.strategy}@{self.source}"
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What is shipped."""
+
+    strategy: str
+    source: str | None
+    params: Mapping[str, Any]
+    tune: float | None
+    guard: float | None
+    test: float | None
+    certified: bool  # accepted by the guard, or scratch itself
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Where MLflow keeps the run; empty strings where tracking is off."""
+
+    tracking_uri: str = ""
+    run_id: str = ""
+    model_uri: str = ""
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """``result.json``."""
+
+    run_id: str
+    task: Mapping[str, Any]  # name, kind, modality, metric, direction, classes, sizes, data fingerprint, warnings
+    winner: Winner
+    entries: tuple[Entry, ...]
+    mlflow: Logged
+    timings: Mapping[str, float]  # seconds by stage
+    schema_version: int = SCHEMA_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; every verdict carries ``accepted`` beside its decision."""
+        plain = dataclasses.asdict(self)
+        for entry, record in zip(plain["entries"], self.entries, strict=True):
+            if record.verdict is not None:
+                entry["verdict"]["accepted"] = record.verdict.accepted
+        return plain
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run begins, or goes on."""
+
+    run_id: str
+    folder: Path
+    studies: tuple[str, ...]
+    n_trials: int | None  # per study
+    seconds: float | None  # for the whole run
+    metric: str
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """One of "data", "sources", "search", "guard", "test", "export", "log" begins."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class StudyStarted:
+    """A study begins, or goes on."""
+
+    study: str
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial is told."""
+
+    study: str
+    trial: Trial
+    best: Score | None  # of the study so far
+
+
+@dataclass(frozen=True)
+class VerdictReached:
+    """The guard has judged a finalist."""
+
+    study: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """Everything is written."""
+
+    record: RunRecord
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that the user should know; the run goes on."""
+
+    text: str
+
+
+Event = RunStarted | StageStarted | StudyStarted | TrialFinished | VerdictReached | RunFinished | Warned
+
+
+class Observer(Protocol):
+    """Is told what happens."""
+
+    def notify(self, event: Event) -> None:
+        """Take note of one event; must not raise."""

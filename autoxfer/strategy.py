@@ -1,0 +1,172 @@
+"""The contract of a strategy: a way to reuse sources. Stable: ``api = 1``.
+
+A strategy is a frozen dataclass of its own hyperparameters with three methods, called in this order: ``space`` says
+what may be searched, ``build`` makes the trainable module, ``fit`` trains it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from autoxfer.records import Modality, Recipe, Score, Task
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from autoxfer.source import Source
+
+API = 1
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The target's own example, normalised by the train split's statistics: (batch, *problem.shape)."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A source's activation at a named point; ``"input"``: the example as that source preprocesses it.
+
+    ``"last"`` is the source's feature vector: (batch, source.n_features). Everything up to a tap is frozen.
+    """
+
+    name: str
+    source: int | str = 0  # an index into problem.sources, or the name of any source of the run
+
+
+Input = Raw | Tap
+
+
+@dataclass(frozen=True)
+class Group:
+    """How the parameters whose names start with ``match`` are trained; the first group that matches counts."""
+
+    match: str = ""
+    lr: float = 1.0  # multiplies the recipe's learning rate
+    decay: float | None = None  # weight decay in place of the recipe's
+    anchor: float = 0.0  # adds anchor / 2 * ||w - w0||^2 (L2-SP), w0 = the value that build gave
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The trainable module, and the names of the tensors that it consumes.
+
+    Called with the tensors of ``inputs``, in order -> logits (batch, classes), or predictions (batch, 1) of the
+    standardised target. A parameter with ``requires_grad=False`` is not trained, and a submodule that owns
+    parameters, none of them trained, stays in evaluation mode.
+    """
+
+    module: nn.Module
+    inputs: tuple[Input, ...]
+    groups: tuple[Group, ...] = (Group(),)
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)  # parameter -> mask (bool) of entries that stay exactly
+    penalty: Callable[[nn.Module], Tensor] | None = None  # any other term of the loss; scalar
+
+
+class Architecture(Protocol):
+    """A network that can be trained from scratch: what it reads, and a function of the number of outputs."""
+
+    @property
+    def input(self) -> Input:
+        """What the network reads."""
+
+    @property
+    def n_parameters(self) -> int:
+        """With one output."""
+
+    def __call__(self, n_outputs: int, *, dropout: float = 0.0) -> nn.Module:
+        """Make a newly initialised network; ``dropout`` acts on the features before its last layer."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a strategy may know of the target task. No labels, no examples."""
+
+    task: Task
+    modality: Modality
+    shape: tuple[int, ...]  # of Raw() without the batch: (channels, height, width) or (width,)
+    n_outputs: int  # classes, or 1 for regression
+    n_train: int
+    sources: tuple[Source, ...]  # one; all of them for a multi-source strategy; none for scratch
+    architectures: Mapping[str, Architecture]  # "compact", "compact_wide", and each source's own by the source's name
+
+    @property
+    def source(self) -> Source:
+        """The one source. Raises IndexError for a strategy that asked for none."""
+        return self.sources[0]
+
+
+class TrainData(Protocol):
+    """The train split, on the device."""
+
+    def __getitem__(self, name: Input) -> Tensor:
+        """The whole split's tensor for one input: (n_train, ...). Taps are computed once in a run."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(n_train,) int64 classes, or (n_train, 1) float32 standardised by the train split."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The weights that were kept, and how they came about."""
+
+    state: Mapping[str, Tensor]  # the module's state_dict at the best checkpoint on the tune split
+    score: Score  # there
+    curve: tuple[tuple[float, float], ...] = ()  # (share of the steps done, rank)
+    steps: int = 0
+    stopped: str = ""  # why training ended early; empty = it ran to its end
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Trainer(Protocol):
+    """Handed to ``fit``: holds recipe, seed and budget, owns the loop, and alone sees the tune split."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """This trial's training hyperparameters, ``steps`` filled in."""
+
+    def run(self, candidate: Candidate) -> Fitted:
+        """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included."""
+
+    def score(self, candidate: Candidate) -> Score:
+        """Score the candidate as it stands on the tune split."""
+
+    def choose(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
+        """Score each (label, partial state dict) on the tune split and keep the best; ``notes["chosen"]`` is its label."""
+
+
+class Strategy(ABC):
+    """A way to reuse sources; an instance is that way with its hyperparameters chosen.
+
+    The dataclass's defaults are the first trial of every study. A field that is not in ``space`` stays at its
+    default unless the user fixes it in the run file.
+    """
+
+    api: ClassVar[int] = API
+    name: ClassVar[str]
+    needs_source: ClassVar[bool] = True
+    recipe: ClassVar[Recipe | None] = (
+        Recipe()
+    )  # its training defaults; None = no gradient training, recipe not searched
+
+    @classmethod
+    @abstractmethod
+    def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
+        """The search space of the strategy's own fields; the core adds the recipe's.
+
+        Raises Unsupported, with the reason, where the strategy cannot serve ``problem``.
+        """
+
+    @abstractmethod
+    def build(self, problem: Problem) -> Candidate:
+        """Make the candidate on the CPU, under a forked and seeded random state."""
+
+    def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
+        """Train the candidate; override for a closed form or for stages."""
+        return trainer.run(candidate)
