@@ -1,0 +1,76 @@
+"""Small networks that learn a target task from scratch: the baseline's own, beside the sources' architectures."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import nn
+
+from autoxfer.strategy import Architecture, Input, Raw
+
+if TYPE_CHECKING:
+    from autoxfer.source import Source
+
+WIDTHS = {"compact": 32, "compact_wide": 64}
+
+
+@final
+@dataclass(frozen=True)
+class Compact:
+    """Two or three convolutions with batch normalisation for images; two hidden layers for vectors and tables.
+
+    ``width`` is the number of channels of the first convolution; hidden layers are four times as wide.
+    """
+
+    shape: tuple[int, ...]  # (channels, height, width) or (width,)
+    width: int
+
+    @property
+    def input(self) -> Input:
+        """It reads the target's own examples."""
+        return Raw()
+
+    @property
+    def n_parameters(self) -> int:
+        """With one output."""
+        with torch.device("meta"):  # counting must not draw from the random state
+            return sum(parameter.numel() for parameter in self(1).parameters())
+
+    def __call__(self, n_outputs: int, *, dropout: float = 0.0) -> nn.Module:
+        """Make a newly initialised network: children ``body`` and ``head``."""
+        body, n_features = self._images() if len(self.shape) == 3 else self._vectors()
+        head = nn.Linear(n_features, n_outputs)
+        return nn.Sequential(OrderedDict(body=body, dropout=nn.Dropout(dropout), head=head))
+
+    def _images(self) -> tuple[nn.Sequential, int]:
+        channels, height, width = self.shape
+        layers: list[nn.Module] = []
+        filters = self.width
+        # Halve the picture until a 4 x 4 map is left; more channels as it gets smaller, at most four times the first.
+        while True:
+            layers += [nn.Conv2d(channels, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
+            channels, filters = filters, min(2 * filters, 4 * self.width)
+            if min(height, width) < 8:
+                break
+            layers.append(nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
+        side_h, side_w = min(height, 4), min(width, 4)
+        layers += [nn.AdaptiveAvgPool2d((side_h, side_w)), nn.Flatten()]
+        return nn.Sequential(*layers), channels * side_h * side_w
+
+    def _vectors(self) -> tuple[nn.Sequential, int]:
+        hidden = 4 * self.width
+        first, second = nn.Linear(prod(self.shape), hidden), nn.Linear(hidden, hidden)
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU()), hidden
+
+
+def architectures(shape: tuple[int, ...], sources: Sequence[Source]) -> Mapping[str, Architecture]:
+    """Everything that can be trained from scratch for examples of ``shape``: the compact ones and the sources' own."""
+    found: dict[str, Architecture] = {name: Compact(shape, width) for name, width in WIDTHS.items()}
+    found.update({source.name: source.architecture for source in sources})
+    return found

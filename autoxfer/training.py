@@ -1,0 +1,285 @@
+"""The one training loop: AdamW, a warm-up, a cosine decay, checkpoints chosen on the tune split."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoxfer.features import BATCH, Features, resolve
+from autoxfer.records import Recipe, Score, derive_seed
+from autoxfer.strategy import Candidate, Fitted, Group, Input, Problem
+
+if TYPE_CHECKING:
+    from autoxfer.metrics import Metric
+
+WARM_UP = 0.1  # share of the steps
+CHECKS = 12  # times that the tune split is scored while training
+MAX_NORM = 5.0  # gradients are clipped to it
+
+
+@dataclass(frozen=True)
+class Target:
+    """Labels of one split, and how predictions are measured against them."""
+
+    labels: NDArray[Any]  # (n,) class index, or values in their own units
+    metric: Metric
+    center: float = 0.0  # of the train split's labels; predictions are spread * output + center
+    spread: float = 1.0
+
+
+def probabilities(outputs: Tensor, target: Target) -> NDArray[np.float64]:
+    """Turn a module's outputs into what metrics take: (n, classes) probabilities, or (n,) in the label's units."""
+    if target.metric.task == "classification":
+        return functional.softmax(outputs.double(), dim=1).cpu().numpy()
+    return outputs[:, 0].double().cpu().numpy() * target.spread + target.center
+
+
+def measure(predictions: NDArray[np.float64], target: Target) -> Score:
+    """Score predictions; the loss is mean cross-entropy, or the mean squared error in the label's units."""
+    value = target.metric.value(predictions, target.labels)
+    if target.metric.task == "classification":
+        picked = predictions[np.arange(len(predictions)), target.labels]
+        loss = -np.log(np.clip(picked, 1e-12, None)).mean()
+    else:
+        loss = np.square(predictions - target.labels).mean()
+    return Score(float(value), float(target.metric.rank(value)), float(loss))
+
+
+@final
+class GradientTrainer:
+    """Implements strategy.Trainer for one trial."""
+
+    def __init__(
+        self,
+        features: Features,
+        problem: Problem,
+        labels: Tensor,  # of the train split: (n,) int64 or (n, 1) float32 standardised
+        tune: Target,
+        recipe: Recipe,
+        *,
+        seed: int,
+        floors: Sequence[tuple[float, float]] = (),
+        deadline: float | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self._features = features
+        self._problem = problem
+        self._labels = labels
+        self._tune = tune
+        self._seed = seed
+        self._floors = tuple(floors)
+        self._deadline = deadline
+        self.pruned = False
+
+    def run(self, candidate: Candidate) -> Fitted:
+        """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included.
+
+        Raises FloatingPointError where the loss or the tune score is not finite.
+        """
+        module = candidate.module.to(self._features.device)
+        optimiser = _optimiser(module, candidate.groups, self.recipe)
+        keeper = _Keeper(module, candidate)
+        inputs = self._inputs(candidate)
+        n_steps = self.recipe.steps or 1
+        batches = self._batches(n_steps)
+        draws = torch.Generator().manual_seed(derive_seed(self._seed, "augment"))
+        checks = sorted({max(1, round(n_steps * (i + 1) / CHECKS)) for i in range(CHECKS)})
+        keeper.offer(self.score(candidate), 0.0)
+        stopped, step = "", 0
+        set_modes(module)
+        for step, rows in enumerate(batches, start=1):
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * _schedule(step, n_steps)
+            tensors = self._features.batch(inputs, "train", rows, self.recipe.augment, draws)
+            loss = self._loss(module(*tensors), rows)
+            if candidate.penalty is not None:
+                loss = loss + candidate.penalty(module)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            keeper.pull()
+            nn.utils.clip_grad_norm_(module.parameters(), MAX_NORM)
+            optimiser.step()
+            keeper.hold()
+            if step in checks:
+                if not math.isfinite(loss.item()):
+                    raise FloatingPointError(f"the loss became {loss.item()} at step {step} of {n_steps}")
+                share = step / n_steps
+                keeper.offer(self.score(candidate), share)
+                set_modes(module)
+                stopped = self._stops(keeper.curve, share)
+                if stopped and step < n_steps:
+                    break
+                stopped = ""
+        return keeper.fitted(step, stopped)
+
+    def score(self, candidate: Candidate) -> Score:
+        """Score the candidate as it stands on the tune split. Raises FloatingPointError if it is not finite."""
+        outputs = self._outputs(candidate)
+        if not torch.isfinite(outputs).all():
+            raise FloatingPointError("the candidate's outputs on the tune split are not finite")
+        return measure(probabilities(outputs, self._tune), self._tune)
+
+    def choose(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
+        """Score each (label, partial state dict) on the tune split and keep the best. Raises ValueError for none."""
+        candidate.module.to(self._features.device)
+        best: tuple[Score, Any, Mapping[str, Tensor]] | None = None
+        for label, state in states:
+            _load_part(candidate.module, state)
+            score = self.score(candidate)
+            if best is None or score.beats(best[0]):
+                best = score, label, {name: tensor.clone() for name, tensor in state.items()}
+        if best is None:
+            raise ValueError("choose needs at least one state; got none")
+        score, label, state = best
+        _load_part(candidate.module, state)
+        return Fitted(_copy(candidate.module), score, ((1.0, score.rank),), notes={"chosen": label})
+
+    def _inputs(self, candidate: Candidate) -> tuple[Input, ...]:
+        return tuple(resolve(name, self._problem) for name in candidate.inputs)
+
+    def _loss(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        labels = self._labels[rows]
+        if self._problem.task == "classification":
+            return functional.cross_entropy(outputs, labels)
+        return functional.mse_loss(outputs, labels)
+
+    def _batches(self, n_steps: int) -> Iterator[Tensor]:
+        """Full batches from one permutation of the train split after the other."""
+        n = len(self._labels)
+        size = min(self.recipe.batch, n)
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "batches"))
+        waiting = torch.empty(0, dtype=torch.int64)
+        for _ in range(n_steps):
+            while len(waiting) < size:
+                waiting = torch.cat([waiting, torch.randperm(n, generator=generator)])
+            yield waiting[:size].to(self._features.device)
+            waiting = waiting[size:]
+
+    @torch.no_grad()
+    def _outputs(self, candidate: Candidate) -> Tensor:
+        candidate.module.eval()
+        inputs, n = self._inputs(candidate), len(self._tune.labels)
+        parts = []
+        for i in range(0, n, BATCH):
+            rows = torch.arange(i, min(i + BATCH, n), device=self._features.device)
+            parts.append(candidate.module(*self._features.batch(inputs, "tune", rows)))
+        return torch.cat(parts).float()
+
+    def _stops(self, curve: Sequence[tuple[float, float]], share: float) -> str:
+        """Say why to stop now: a floor of the closed history, or the study's time; empty = go on."""
+        best = max(rank for _, rank in curve)
+        if any(share >= rung and best < floor for rung, floor in self._floors):
+            self.pruned = True
+            return "pruned: behind what completed trials had reached by then"
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            return "the study's time was up"
+        return ""
+
+
+class _Keeper:
+    """Holds what must not change and the best checkpoint so far."""
+
+    def __init__(self, module: nn.Module, candidate: Candidate) -> None:
+        self.curve: list[tuple[float, float]] = []
+        self._module = module
+        self._best: tuple[Score, dict[str, Tensor]] | None = None
+        parameters = dict(module.named_parameters())
+        self._masks = [
+            (parameters[name], mask.to(parameters[name].device), parameters[name].detach().clone())
+            for name, mask in candidate.frozen.items()
+        ]
+        self._anchors = [
+            (parameter, group.anchor, parameter.detach().clone())
+            for name, parameter in parameters.items()
+            if (group := _group_of(name, candidate.groups)).anchor and parameter.requires_grad
+        ]
+
+    def offer(self, score: Score, share: float) -> None:
+        """Note a point of the curve, and keep the weights if they are the best so far."""
+        self.curve.append((share, score.rank))
+        if self._best is None or score.beats(self._best[0]):
+            self._best = score, _copy(self._module)
+
+    def pull(self) -> None:
+        """Add the gradient of anchor / 2 * ||w - w0||^2."""
+        for parameter, anchor, initial in self._anchors:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - initial, alpha=anchor)
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Put masked entries back: weight decay and AdamW's momentum move them even where the gradient is zero."""
+        for parameter, mask, initial in self._masks:
+            parameter.copy_(torch.where(mask, initial, parameter))
+
+    def fitted(self, steps: int, stopped: str) -> Fitted:
+        """Go back to the best checkpoint."""
+        assert self._best is not None
+        score, state = self._best
+        self._module.load_state_dict(state)
+        return Fitted(state, score, tuple(self.curve), steps, stopped)
+
+
+def set_modes(module: nn.Module) -> None:
+    """Put a module in training mode, except what owns parameters of which none is trained: its statistics stay too."""
+    module.train()
+    for part in module.modules():
+        own = list(part.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+
+
+def count_trained(candidate: Candidate) -> int:
+    """Count the numbers that training can change."""
+    held = sum(int(mask.sum()) for mask in candidate.frozen.values())
+    return sum(p.numel() for p in candidate.module.parameters() if p.requires_grad) - held
+
+
+def _group_of(name: str, groups: Sequence[Group]) -> Group:
+    return next((group for group in groups if name.startswith(group.match)), Group())
+
+
+def _optimiser(module: nn.Module, groups: Sequence[Group], recipe: Recipe) -> torch.optim.AdamW:
+    settings = []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        group = _group_of(name, groups)
+        decay = recipe.decay if group.decay is None else group.decay
+        settings.append((group.lr * recipe.lr, decay, parameter))
+    if not settings:
+        raise ValueError("the candidate has no parameter to train; override fit, or let some require gradients")
+    merged: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for peak, decay, parameter in settings:
+        merged.setdefault((peak, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": part, "lr": peak, "peak": peak, "weight_decay": d} for (peak, d), part in merged.items()],
+        foreach=True,
+    )
+
+
+def _schedule(step: int, n_steps: int) -> float:
+    """Rise linearly over the warm-up, then fall as a cosine to zero; ``step`` counts from 1."""
+    warm = max(1, round(WARM_UP * n_steps))
+    if step <= warm:
+        return step / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, n_steps - warm)))
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _load_part(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    unexpected = module.load_state_dict(state, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"a state names tensors that the module lacks: {', '.join(unexpected[:3])}")
