@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
+import hashlib
+import re
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from autoxfer.cutting import Chain, cut, tensors
+from autoxfer.tracing import child_name
+from autoxfer.errors import InputError
+from autoxfer.preprocessing import Preprocess
 from autoxfer.records import SourceSpec
-from autoxfer.strategy import Architecture
+from autoxfer.strategy import Architecture, Tap
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,12 @@ class TapInfo:
     inherited: float  # share of the backbone's parameters that lie before this tap: 0 at "input", 1 at "last"
 
 
+@final
 class Source:
-    """A pretrained backbone. Never changed by a run: what is handed out are copies."""
+    """A pretrained backbone. Never changed by a run: what is handed out are copies.
+
+    A tap stands after what its module computes and after everything without weights that follows (norm, ReLU, pooling).
+    """
 
     name: str
     fingerprint: str  # of weights, architecture and preprocessing
@@ -32,31 +46,185 @@ class Source:
     n_parameters: int  # of the backbone, the head left out
     taps: tuple[TapInfo, ...]  # in order, from "input" to "last"
     classes: tuple[str, ...]  # of the source's own head; empty where unknown
-    head: nn.Module | None  # the source's own head
+    head: nn.Module | None  # the source's own head: features -> logits
     card: Mapping[str, Any]  # what was recorded: model, weights, input shape, mean, std, resizing
 
-    def tap(self, name: str) -> TapInfo: ...
+    def __init__(
+        self,
+        name: str,
+        chain: Chain,
+        factory: Callable[[], nn.Module],  # makes the network newly initialised, without its weights
+        *,
+        input_shape: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        reverse: bool = False,
+        classes: Sequence[str] = (),
+        card: Mapping[str, Any],
+        fingerprint: str,
+    ) -> None:
+        self.name, self.fingerprint, self.input_shape = name, fingerprint, tuple(input_shape)
+        self.mean, self.std, self.reverse = tuple(mean), tuple(std), reverse
+        self.head, self.classes = chain.head, tuple(classes) if chain.head is not None else ()
+        self.card = dict(card)
+        self._chain, self._factory = chain, factory
+        sizes = [sum(p.numel() for p in segment.parameters()) for segment in chain.segments]
+        self.n_parameters, self.n_features = sum(sizes), chain.shapes[-1][0]
+        shares = [sum(sizes[: k + 1]) / max(self.n_parameters, 1) for k in range(len(sizes) - 1)] + [1.0]
+        ends = map(TapInfo, chain.names, chain.shapes, shares)
+        self.taps = (TapInfo("input", self.input_shape, 0.0), *ends)
+
+    @classmethod
+    def from_network(
+        cls,
+        name: str,
+        factory: Callable[[], nn.Module],
+        network: nn.Module,  # made by ``factory``, its weights loaded; stays untouched
+        *,
+        input_shape: Sequence[int],
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        reverse: bool = False,  # the network reads BGR
+        classes: Sequence[str] = (),
+        card: Mapping[str, Any] | None = None,
+    ) -> Source:
+        """Cut a pretrained network. Raises InputError where it does not run, or does not fit its classes."""
+        chain = cut(network, input_shape, n_classes=len(classes) or None, where=name)
+        if chain.head is not None and classes and chain.head.out_features != len(classes):
+            raise InputError(
+                f"{chain.head.out_features} classes, as the network has", f"{len(classes)}", f"{name}: classes"
+            )
+        preprocessing = {"shape": list(input_shape), "mean": list(mean), "std": list(std), "bgr": reverse}
+        return cls(
+            name,
+            chain,
+            factory,
+            input_shape=input_shape,
+            mean=mean,
+            std=std,
+            reverse=reverse,
+            classes=classes,
+            card={**(card or {}), "input": preprocessing, "segments": list(chain.names)},
+            fingerprint=fingerprint(network, preprocessing),
+        )
+
+    def tap(self, name: str) -> TapInfo:
+        """Look a tap up by its name, or by the path of a module that ends there. Raises InputError."""
+        name = self._chain.aliases.get(name, name)
+        for tap in self.taps:
+            if tap.name == name:
+                return tap
+        names = [tap.name for tap in self.taps]
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"{name!r}; nearest: {near[0]!r}" if near else repr(name)
+        raise InputError(f"one of the taps {', '.join(names)}", hint, f"source {self.name!r}")
 
     def preprocess(self, shape: Sequence[int]) -> nn.Module:
-        """Make what turns natural examples of ``shape`` (pixels in [0, 1], or table values) into the network's input."""
+        """Make what turns natural examples of ``shape`` (pixels in [0, 1], or table values) into the network's input.
+
+        What had to be adapted is recorded in ``card["adapted"]``.
+        """
+        where = f"source {self.name!r}"
+        module = Preprocess(shape, self.input_shape, self.mean, self.std, reverse=self.reverse, where=where)
+        self.card = {**self.card, "adapted": list(module.notes)}
+        return module.eval()
 
     def extract(self, taps: Sequence[str]) -> nn.Module:
         """Make a frozen module in evaluation mode: network input -> tuple of the activations at ``taps``, in one pass."""
+        positions = [self._position(name) for name in taps]
+        return Extractor(copy.deepcopy(self._chain.segments[: max(positions, default=0)]), positions)
 
     def suffix(
         self, tap: str = "input", insert: Mapping[str, Callable[[int], nn.Module]] | None = None
     ) -> nn.Sequential:
         """Copy what follows ``tap``, up to the features: activation there -> (batch, n_features), pretrained, trainable.
 
-        A child of the returned sequence is called as the tap at its end, dots replaced by underscores.
+        A child of the returned sequence is called as the tap at its end, dots replaced by underscores. ``insert`` maps
+        a tap after ``tap`` to a function of the width there (channels, or the last dimension), which makes the module
+        that is put behind it, called "..._after".
         """
+        start = self._position(tap)
+        makers = {self._position(name): make for name, make in (insert or {}).items()}
+        if early := [self.taps[k].name for k in makers if k <= start]:
+            raise ValueError(f"modules are inserted after tap {tap!r}; got {early}")
+        segments = copy.deepcopy(self._chain.segments[start:])
+        children: OrderedDict[str, nn.Module] = OrderedDict()
+        for position, segment in enumerate(segments, start + 1):
+            info = self.taps[position]
+            children[name := child_name(info.name, children)] = segment
+            if position in makers:
+                width = info.shape[0] if len(info.shape) == 3 else info.shape[-1]
+                children[f"{name}_after"] = makers[position](width)
+        sequence = nn.Sequential(children).train()
+        for segment in segments:
+            segment.requires_grad_(True)
+        return sequence
 
     def fresh(self, tap: str = "input") -> nn.Sequential:
         """As ``suffix``, newly initialised under torch's current random state."""
+        network = self._factory()
+        new = tensors(network)
+        sequence = self.suffix(tap)
+        with torch.no_grad():
+            for child, origin in zip(sequence, self._chain.origins[self._position(tap) :], strict=True):
+                own = tensors(child)
+                for name, outer in origin.items():
+                    own[name].copy_(new[outer])
+        return sequence
 
     @property
     def architecture(self) -> Architecture:
         """This network to be trained from scratch."""
+        return SourceArchitecture(self)
+
+    def _position(self, name: str) -> int:
+        return self.taps.index(self.tap(name))
+
+
+class Extractor(nn.Module):
+    """The frozen front of a source; stays in evaluation mode."""
+
+    def __init__(self, segments: Sequence[nn.Module], positions: Sequence[int]) -> None:
+        super().__init__()
+        self.segments = nn.ModuleList(segments)
+        self.positions = tuple(positions)
+        self.requires_grad_(False).train(False)
+
+    def train(self, mode: bool = True) -> Extractor:
+        """Stay in evaluation mode, whatever the surrounding module does."""
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Network input -> the activations at the taps, in the order in which they were asked for."""
+        values = [x]
+        for segment in self.segments:
+            values.append(segment(values[-1]))
+        return tuple(values[position] for position in self.positions)
+
+
+@dataclass(frozen=True)
+class SourceArchitecture:
+    """A source's network, newly initialised, with a head of its own."""
+
+    source: Source
+
+    @property
+    def input(self) -> Tap:
+        """The example as the source preprocesses it."""
+        return Tap("input", self.source.name)
+
+    @property
+    def n_parameters(self) -> int:
+        """With one output."""
+        return self.source.n_parameters + self.source.n_features + 1
+
+    def __call__(self, n_outputs: int, *, dropout: float = 0.0) -> nn.Sequential:
+        """Make a newly initialised network."""
+        layers: OrderedDict[str, nn.Module] = OrderedDict(body=self.source.fresh())
+        if dropout:
+            layers["dropout"] = nn.Dropout(dropout)
+        layers["head"] = nn.Linear(self.source.n_features, n_outputs)
+        return nn.Sequential(layers)
 
 
 class SourceLoader(ABC):
@@ -71,3 +239,13 @@ class SourceLoader(ABC):
     @abstractmethod
     def load(self, spec: SourceSpec) -> Source:
         """Load it, safely. Raises InputError: no such factory, weights that do not fit, a file that wants to run code."""
+
+
+def fingerprint(network: nn.Module, preprocessing: Mapping[str, Any]) -> str:
+    """Hash the names and bytes of the weights, the architecture's description and the preprocessing."""
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(network)).encode())
+    digest.update(repr(sorted(preprocessing.items())).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,252 @@
+"""Cut a network into a chain of segments, each with weights of its own, its head set apart.
+
+Where the network cannot be opened it stays whole: a chain of one segment. What was cut is compared with the network
+itself before it is used.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain as chained
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoxfer import tracing
+from autoxfer.errors import InputError
+from autoxfer.heads import Pool, close, split_head
+
+Named = list[tuple[str, nn.Module]]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A backbone as consecutive segments; the last one ends in the features (batch, n_features)."""
+
+    names: tuple[str, ...]  # of the tap at each segment's end; the last is "last"
+    segments: tuple[nn.Module, ...]  # in evaluation mode
+    shapes: tuple[tuple[int, ...], ...]  # of the activation at each segment's end, without the batch
+    head: nn.Linear | None  # the network's own, on the features
+    aliases: Mapping[str, str]  # outer module path -> tap
+    origins: tuple[Mapping[str, str], ...]  # per segment: name of a tensor there -> its name in the network
+
+
+def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = None, where: str = "source") -> Chain:
+    """Cut a copy of ``network``, which reads (batch, *shape). Raises InputError where it does not run on that shape."""
+    inputs = _examples(shape)
+    reference = copy.deepcopy(network).eval()
+    expected = [_run(reference, x, where) for x in inputs]
+    for opened in (True, False):
+        work = copy.deepcopy(network).eval()
+        names = {id(tensor): name for name, tensor in tensors(work).items()}
+        _set_inplace_off(work)
+        aliases: dict[str, str] = {}
+        parts = open_module(work, "", aliases) if opened else [("network", work)]
+        try:
+            parts = _settle(parts, inputs)
+            if _agrees(parts, inputs, expected):
+                return _finish(parts, inputs[0], aliases, names, n_classes)
+        except Exception:
+            if not opened:
+                raise
+    raise InputError("a network that gives the same output twice in evaluation mode", "different outputs", where)
+
+
+def open_module(module: nn.Module, prefix: str, aliases: dict[str, str]) -> Named:
+    """Make the finest chain of segments with weights; a module that cannot be opened is one segment."""
+    whole = [(prefix or "network", module)]
+    graph = tracing.trace(module)
+    parts = tracing.units(graph) if graph is not None else None
+    if parts is None:
+        return whole
+    segments = [named for run in tracing.runs(module, parts) for named in _segments(module, prefix, run, aliases)]
+    if prefix and len(segments) < 2:
+        return whole
+    return segments
+
+
+def _segments(module: nn.Module, prefix: str, run: list[tracing.Unit], aliases: dict[str, str]) -> Named:
+    """Make the segments of one run: one, or several where the child that it is built around can be opened."""
+    weighted = [index for index, unit in enumerate(run) if tracing.weights(module, unit)]
+    if not weighted:
+        return [(prefix or "network", tracing.assemble(module, run))]
+    core = weighted[0]
+    path = tracing.plain_call(run[core])
+    name = _join(prefix, path or _last_weighted(module, run[core]))
+    if path is not None and _openable(child := module.get_submodule(path)):
+        inner = open_module(child, name, aliases)
+        if len(inner) > 1:
+            aliases[name] = inner[-1][0]
+            _attach(module, inner, run[:core], run[core + 1 :])
+            return inner
+    return [(name, tracing.assemble(module, run))]
+
+
+def _attach(module: nn.Module, inner: Named, lead: list[tracing.Unit], tail: list[tracing.Unit]) -> None:
+    if lead:
+        name, first = inner[0]
+        inner[0] = (name, nn.Sequential(OrderedDict(lead=tracing.assemble(module, lead), body=first)))
+    if tail:
+        name, last = inner[-1]
+        inner[-1] = (name, nn.Sequential(OrderedDict(body=last, tail=tracing.assemble(module, tail))))
+
+
+def _openable(module: nn.Module) -> bool:
+    """Whether it may hold more than one segment; torch's own composites (attention, encoders) stay whole."""
+    own = type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
+    return not own and tracing.matrices(list(module.parameters())) > 1
+
+
+def _last_weighted(module: nn.Module, unit: tracing.Unit) -> str:
+    """Name a unit of several nodes after its last child with weights."""
+    paths = [str(node.target) for node in unit if node.op == "call_module"]
+    weighted = [path for path in paths if tracing.matrices(list(module.get_submodule(path).parameters()))]
+    return (weighted or paths or ["body"])[-1]
+
+
+def _join(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}" if prefix else path
+
+
+def _settle(parts: Named, inputs: Sequence[Tensor]) -> Named:
+    """Merge what may not be cut apart (a shared tensor, no tensor in between); protect inputs that would be changed."""
+    parts = _merge_shared(parts)
+    index = 0
+    values: list[Any] = list(inputs)
+    while index < len(parts):
+        name, module = parts[index]
+        with torch.no_grad():
+            before = [value.clone() for value in values]
+            after = [module(value) for value in values]
+        if index + 1 < len(parts) and not all(
+            _is_activation(value, x.shape[0]) for value, x in zip(after, inputs, strict=True)
+        ):
+            parts[index : index + 2] = [_merged(parts[index : index + 2])]  # the network's own output is one
+            values = before
+            continue
+        if not all(torch.equal(a, b) for a, b in zip(before, values, strict=True)):
+            parts[index] = (name, nn.Sequential(OrderedDict(copy=Copied(), body=module)))
+        values, index = after, index + 1
+    return parts
+
+
+def _merge_shared(parts: Named) -> Named:
+    """Merge segments from the first to the last user of a tensor that several of them use."""
+    first: dict[int, int] = {}
+    groups: list[Named] = []
+    for name, module in parts:
+        groups.append([(name, module)])
+        tensors = [id(tensor) for tensor in chained(module.parameters(), module.buffers())]
+        start = min((first[tensor] for tensor in tensors if tensor in first), default=len(groups) - 1)
+        groups[start:] = [[named for group in groups[start:] for named in group]]
+        first = {tensor: min(group, start) for tensor, group in first.items()}
+        first |= {tensor: start for tensor in tensors}
+    return [_merged(group) for group in groups]
+
+
+def _merged(group: Named) -> tuple[str, nn.Module]:
+    if len(group) == 1:
+        return group[0]
+    children: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in group:
+        children[tracing.child_name(name, children)] = module
+    return group[-1][0], nn.Sequential(children)
+
+
+def _is_activation(value: Any, batch: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == batch and value.is_floating_point()
+
+
+def _agrees(parts: Named, inputs: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    sequence = nn.Sequential(*(module for _, module in parts))
+    with torch.no_grad():
+        return all(close(sequence(x), y) for x, y in zip(inputs, expected, strict=True))
+
+
+def _finish(
+    parts: Named, x: Tensor, aliases: Mapping[str, str], names: Mapping[int, str], n_classes: int | None
+) -> Chain:
+    """Set the head apart, pool what is left to (batch, features), record shapes and where the tensors come from."""
+    before = _activations(parts, x)
+    name, last = parts[-1]
+    body, head = split_head(last, before[-2], n_classes)
+    parts = parts[:-1] if body is None else [*parts[:-1], (name, body)]
+    if body is not None and head is not None and len(parts) > 1 and not tracing.matrices(list(body.parameters())):
+        parts[-2:] = [(parts[-2][0], _merged(parts[-2:])[1])]
+    if not parts or _activations(parts, x)[-1].dim() != 2:
+        end = parts[-1:] or [("network", nn.Identity())]
+        parts[-1:] = [(end[0][0], nn.Sequential(OrderedDict(body=end[0][1], pool=Pool())))]
+    ends = {name: name for name, _ in parts} | {parts[-1][0]: "last"}
+    return Chain(
+        names=tuple(ends[name] for name, _ in parts),
+        segments=tuple(module for _, module in parts),
+        shapes=tuple(tuple(value.shape[1:]) for value in _activations(parts, x)[1:]),
+        head=None if head is None else head.eval().requires_grad_(False),
+        aliases={
+            outer: ends[inner]
+            for outer, inner in (aliases | ends).items()
+            if inner in ends and outer not in ends.values()
+        },
+        origins=tuple(_origins(module, names) for _, module in parts),
+    )
+
+
+def _activations(parts: Named, x: Tensor) -> list[Tensor]:
+    values = [x]
+    with torch.no_grad():
+        for _, module in parts:
+            values.append(module(values[-1]))
+    return values
+
+
+def _origins(module: nn.Module, names: Mapping[int, str]) -> dict[str, str]:
+    """Map a segment's tensors to their names in the network; constants that tracing made have none."""
+    return {name: names[id(tensor)] for name, tensor in tensors(module).items() if id(tensor) in names}
+
+
+class Copied(nn.Module):
+    """Protects an activation from a segment that works in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Copy ``x``."""
+        return x.clone()
+
+
+def _set_inplace_off(module: nn.Module) -> None:
+    """Activations are read from outside: no layer may overwrite what it was given."""
+    for child in module.modules():
+        if getattr(child, "inplace", False) is True:
+            child.inplace = False  # type: ignore[assignment]
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those that are not saved included."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _examples(shape: Sequence[int]) -> list[Tensor]:
+    """Two batches of unequal size; noise of unit scale, drawn apart from the global random state."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn((batch, *shape), generator=generator) for batch in (2, 3)]
+
+
+def _run(network: nn.Module, x: Tensor, where: str) -> Tensor:
+    try:
+        with torch.no_grad():
+            y = network(x)
+    except Exception as error:
+        size = "x".join(map(str, x.shape[1:]))
+        raise InputError(
+            f"a network that runs on its input shape {size}", f"{type(error).__name__}: {error}", where
+        ) from error
+    if not _is_activation(y, x.shape[0]):
+        kind = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise InputError("a network that returns one tensor (batch, ...)", kind, where)
+    return y

@@ -1,0 +1,76 @@
+"""Set a network's classifier apart from its features."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoxfer.tracing import matrices
+
+_LINKS = (lambda z: z, lambda z: z.softmax(1), lambda z: z.log_softmax(1), lambda z: z.sigmoid())
+
+
+class Pool(nn.Module):
+    """Features of an activation: maps are averaged over space, tokens over the sequence, the rest is flattened."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width), (batch, tokens, width) or (batch, ...) -> (batch, features)."""
+        if x.dim() == 4:
+            return x.mean((2, 3))
+        return x.mean(1) if x.dim() == 3 else x.flatten(1)
+
+
+def split_head(last: nn.Module, x: Tensor, n_classes: int | None) -> tuple[nn.Module | None, nn.Linear | None]:
+    """Split a chain's last segment into (what belongs to the features, the head); ``x`` is the activation before it.
+
+    None for the first: nothing of it does. None for the second: there is no head, or none that reads pooled features.
+    """
+    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+
+    def remember(path: str) -> Any:
+        return lambda module, args, output: calls.append((path, module, args[0], output))
+
+    candidates = [(p, m) for p, m in last.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    hooks = [module.register_forward_hook(remember(path)) for path, module in candidates]
+    with torch.no_grad():
+        y = last(x)
+    for hook in hooks:
+        hook.remove()
+    if not calls:
+        return last, None
+    path, module, before, after = calls[-1]
+    alone = matrices(list(last.parameters())) == 1 and close(before, x)
+    if isinstance(module, nn.Linear):
+        if alone and any(close(link(after).flatten(1), y.flatten(1)) for link in _LINKS):
+            return None, copy.deepcopy(module)
+        if path and after.dim() == 2 and close(after, y):
+            head = copy.deepcopy(module)
+            last.set_submodule(path, nn.Identity())
+            return last, head
+    if alone and isinstance(module, nn.Conv2d) and y.flatten(1).shape[1] == module.out_channels:
+        return _split_convolution(last, module, x, y, n_classes)
+    return last, None
+
+
+def _split_convolution(
+    last: nn.Module, conv: nn.Conv2d, x: Tensor, y: Tensor, n_classes: int | None
+) -> tuple[nn.Module | None, nn.Linear | None]:
+    """A 1x1 convolution whose output is averaged is a linear layer on the averaged features, unless ReLU comes between."""
+    own = sum(p.numel() for p in conv.parameters())
+    if conv.kernel_size != (1, 1) or conv.groups != 1 or sum(p.numel() for p in last.parameters()) != own:
+        return last, None
+    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
+    linear.load_state_dict({name: tensor.reshape(tensor.shape[:2]) for name, tensor in conv.state_dict().items()})
+    with torch.no_grad():
+        exact = close(linear(x.mean((2, 3))), y.flatten(1))
+    if exact:
+        return None, linear
+    return (None, None) if n_classes == conv.out_channels else (last, None)
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two activations are equal up to rounding."""
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5 * (1 + float(b.abs().max())))

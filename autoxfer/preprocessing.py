@@ -1,0 +1,85 @@
+"""Turn natural examples into what a source reads: channels adapted, resized, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoxfer.errors import InputError
+
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+class Preprocess(nn.Module):
+    """Natural examples (pixels in [0, 1], or table values) -> a source's input. ``notes`` says what is adapted."""
+
+    mean: Tensor
+    std: Tensor
+    luminance: Tensor
+
+    def __init__(
+        self,
+        natural: Sequence[int],  # (channels, height, width) or (width,)
+        wanted: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        reverse: bool = False,  # the network reads BGR
+        where: str = "source",
+    ) -> None:
+        super().__init__()
+        natural, wanted = tuple(natural), tuple(wanted)
+        _check(natural, wanted, where)
+        ones = [1] * (len(wanted) - 1)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, *ones))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, *ones))
+        self.register_buffer("luminance", torch.tensor(_LUMINANCE).view(3, 1, 1))
+        self.channels = (natural[0], wanted[0]) if len(wanted) == 3 else (1, 1)
+        self.size = wanted[1:] if natural[1:] != wanted[1:] else None
+        self.shrinks = any(a > b for a, b in zip(natural[1:], wanted[1:], strict=True))
+        self.reverse = reverse
+        self.notes = tuple(self._describe(natural, wanted))
+
+    def _describe(self, natural: tuple[int, ...], wanted: tuple[int, ...]) -> list[str]:
+        notes = []
+        if self.channels[0] < self.channels[1]:
+            notes.append(f"grey repeated to {self.channels[1]} channels")
+        if self.channels[0] > self.channels[1]:
+            notes.append("RGB turned to grey (luminance)")
+        if self.size is not None:
+            kind = "bilinear, antialiased" if self.shrinks else "bilinear"
+            notes.append(f"resized from {natural[1]}x{natural[2]} to {wanted[1]}x{wanted[2]} ({kind})")
+        return notes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *natural) -> (batch, *wanted)."""
+        have, want = self.channels
+        if have == 3 and want == 1:
+            x = (x * self.luminance).sum(1, keepdim=True)
+        elif have == 1 and want > 1:
+            x = x.expand(-1, want, -1, -1)
+        if self.size is not None:
+            x = functional.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=self.shrinks)
+        if self.reverse:
+            x = x.flip(1)
+        return (x - self.mean) / self.std
+
+
+def _check(natural: tuple[int, ...], wanted: tuple[int, ...], where: str) -> None:
+    if len(wanted) == 1:
+        if len(natural) != 1:
+            raise InputError(f"examples of {wanted[0]} values", f"examples of shape {_show(natural)}", where)
+        if natural != wanted:
+            raise InputError(f"examples of {wanted[0]} values, as the source reads", f"{natural[0]} values", where)
+        return
+    if len(natural) != 3:
+        raise InputError(f"images, which the source reads as {_show(wanted)}", f"shape {_show(natural)}", where)
+    if natural[0] != wanted[0] and (natural[0], wanted[0]) not in {(1, 3), (3, 1)}:
+        raise InputError(f"images of {wanted[0]} channels", f"{natural[0]} channels", where)
+
+
+def _show(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
