@@ -5,6 +5,33 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
+    from autoxfer.config import RunConfig as RunConfig
+    from autoxfer.dataset import (
+        Column as Column,
+        Dataset as Dataset,
+        DatasetReader as DatasetReader,
+        DataSpec as DataSpec,
+        Schema as Schema,
+    )
+    from autoxfer.errors import AutoxferError as AutoxferError, InputError as InputError, Unsupported as Unsupported
+    from autoxfer.hooks import hookimpl as hookimpl
+    from autoxfer.prediction import Predictor as Predictor, load as load
+    from autoxfer.records import Recipe as Recipe, Score as Score, SourceSpec as SourceSpec, Verdict as Verdict
+    from autoxfer.selection import Result as Result, run as run
+    from autoxfer.source import Source as Source, SourceLoader as SourceLoader
+    from autoxfer.strategy import (
+        Candidate as Candidate,
+        Fitted as Fitted,
+        Group as Group,
+        Problem as Problem,
+        Raw as Raw,
+        Strategy as Strategy,
+        Tap as Tap,
+        TrainData as TrainData,
+        Trainer as Trainer,
+    )
+
 __version__ = "0.1.0"
 
 _HOMES = {

@@ -1,0 +1,177 @@
+"""Imports point down and never in a circle, and each heavy library has one module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "records"),
+    ("strategy", "source", "dataset", "hooks", "metrics", "linear", "architectures", "augmentation"),
+    ("guard", "splitting", "preparation", "cutting", "admission", "offers"),
+    ("plugins", "config", "runfile", "runfolder", "features", "training"),
+    ("tuning", "tracking", "export", "engines", "trials"),
+    ("prediction", "selection", "planning"),
+    ("live", "cli", "__main__"),
+    ("testing",),  # beside the house: may look at everything, and nothing looks at it
+)
+OWNERS = {  # what is imported -> the only modules that may
+    "mlflow": {"tracking"},
+    "pydantic": {"config"},
+    "optuna": {"tuning"},  # distributions excepted: a space is plain data
+    "importlib.metadata.entry_points": {"plugins"},
+    "importlib.metadata.EntryPoint": {"plugins"},
+    "pluggy": {"hooks", "plugins"},
+    "typer": {"cli"},
+    "autoxfer_builtins": set(),
+}
+PLAIN_DATA = "optuna.distributions"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name, and the module that imports it."""
+
+    module: str  # "selection"
+    target: str  # "autoxfer.guard.decide", "mlflow"
+    for_types: bool  # under `if TYPE_CHECKING`
+
+    @property
+    def neighbour(self) -> str | None:
+        """The module of this package that is imported; "" = the package's front."""
+        parts = self.target.split(".")
+        if parts[0] != "autoxfer":
+            return None
+        return parts[1] if len(parts) > 1 and parts[1] != "__version__" else ""
+
+
+def imports(path: Path, package: str = "autoxfer") -> Iterator[Import]:
+    """Every import of one file, those inside functions too."""
+    tree = ast.parse(path.read_text())
+    typed = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(part for part in (package if node.level else "", node.module or "") if part)
+            targets = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            yield Import(path.stem, target, id(node) in typed)
+
+
+def violations(folder: Path) -> list[str]:
+    """Say what breaks the rules in a package's folder."""
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    files = [path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    found = [entry for path in files for entry in imports(path)]
+    faults = [f"{path.stem} stands on no floor: add it to FLOORS" for path in files if path.stem not in floor]
+    faults += [
+        f"{entry.module} imports {entry.target}, which stands above it"
+        for entry in found
+        if entry.neighbour and floor.get(entry.neighbour, 99) > floor.get(entry.module, 99)
+    ]
+    faults += [f"{e.module} imports {e.target} through the front door" for e in found if _hides_a_module(e)]
+    faults += [f"{e.module} imports {e.target}, which is {sorted(o)}'s" for e in found for o in _owners(e)]
+    return faults + _circle(found)
+
+
+def _hides_a_module(entry: Import) -> bool:
+    """Whether a name comes lazily from ``autoxfer`` itself, which would hide the floor that it stands on."""
+    return entry.neighbour is not None and entry.neighbour[:1].isupper()
+
+
+def _owners(entry: Import) -> Iterator[set[str]]:
+    if (entry.target + ".").startswith(PLAIN_DATA + "."):
+        return
+    for library, owners in OWNERS.items():
+        if (entry.target + ".").startswith(library + ".") and entry.module not in owners:
+            yield owners
+
+
+def _circle(found: list[Import]) -> list[str]:
+    graph: dict[str, set[str]] = {}
+    for entry in found:
+        if entry.neighbour and not entry.for_types:
+            graph.setdefault(entry.module, set()).add(entry.neighbour)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [f"circle: {' -> '.join(error.args[1])}"]
+    return []
+
+
+def test_imports_point_down_and_each_heavy_library_has_one_module() -> None:
+    assert violations(ROOT / "autoxfer") == []
+
+
+def test_a_built_in_knows_nothing_of_the_machinery_that_runs_it() -> None:
+    low = {name for names in FLOORS[:3] for name in names} | {""}
+    found = [entry for path in sorted((ROOT / "plugins" / "autoxfer_builtins").glob("*.py")) for entry in imports(path)]
+    above = [
+        entry for entry in found if entry.neighbour and entry.neighbour[0].islower() and entry.neighbour not in low
+    ]
+    studies = [entry for entry in found if entry.target.startswith("optuna") and PLAIN_DATA not in entry.target]
+    assert [f"{entry.module}: {entry.target}" for entry in above + studies] == []
+
+
+FAULTS: Mapping[str, tuple[dict[str, str], str]] = {
+    "upwards": (
+        {"guard": "from autoxfer.training import fit", "training": ""},
+        "guard imports autoxfer.training.fit, which stands above it",
+    ),
+    "upwards_for_types": (
+        {"guard": "if TYPE_CHECKING:\n    from autoxfer.training import Loop", "training": ""},
+        "guard imports autoxfer.training.Loop, which stands above it",
+    ),
+    "upwards_and_lazily": (
+        {"guard": "def f():\n    import autoxfer.selection", "selection": ""},
+        "guard imports autoxfer.selection, which stands above it",
+    ),
+    "relative": (
+        {"guard": "from .cli import main", "cli": ""},
+        "guard imports autoxfer.cli.main, which stands above it",
+    ),
+    "circle": (
+        {"metrics": "from autoxfer import linear", "linear": "from autoxfer import metrics"},
+        "circle: ",
+    ),
+    "built_in": (
+        {"selection": "from autoxfer_builtins import scratch"},
+        "selection imports autoxfer_builtins.scratch, which is []'s",
+    ),
+    "front": ({"cli": "from autoxfer import Strategy"}, "cli imports autoxfer.Strategy through the front door"),
+    "mlflow": ({"selection": "def f():\n    import mlflow.pytorch"}, "which is ['tracking']'s"),
+    "study": ({"selection": "from optuna import create_study"}, "which is ['tuning']'s"),
+    "entry_points": ({"cli": "from importlib.metadata import entry_points"}, "which is ['plugins']'s"),
+    "homeless": ({"utilities": ""}, "utilities stands on no floor: add it to FLOORS"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_check_bites(tmp_path: Path, fault: str) -> None:
+    files, message = FAULTS[fault]
+    for name, code in files.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    assert any(message in found for found in violations(tmp_path)), violations(tmp_path)
+
+
+def test_a_search_space_of_plain_data_is_fine_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "strategy.py").write_text("from optuna.distributions import FloatDistribution")
+    (tmp_path / "selection.py").write_text("from autoxfer import __version__, guard")
+    (tmp_path / "guard.py").write_text("from autoxfer.errors import InputError")
+    assert violations(tmp_path) == []
