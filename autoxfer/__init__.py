@@ -59,6 +59,8 @@ _HOMES = {
     "Dataset": "dataset",
     "DatasetReader": "dataset",
     "Schema": "dataset",
+    "as_text": "encoding",
+    "encode": "encoding",
     "RunConfig": "config",
     "Result": "selection",
     "run": "selection",

@@ -1,0 +1,123 @@
+"""Stored batch -> natural units -> standardised: modules that travel inside every exported network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autoxfer.dataset import Schema
+from autoxfer.encoding import encode
+
+__all__ = ["Preparation", "Standardise", "Unpack", "encode", "prepare"]
+
+CHUNK = 1024  # examples counted at a time, so that statistics need no second copy of the images
+
+
+@final
+class Unpack(nn.Module):
+    """Stored batch (B, *schema.shape) -> natural batch, float32.
+
+    Images: (B, C, H, W) in [0, 1]. Vectors: as they are. Tables: (B, D), a number as it is or the column's median
+    where it is missing, a category one-hot or all zeros where it is missing or unknown; columns keep their order.
+    """
+
+    column: Tensor  # (D,) the stored column that a natural one comes from
+    code: Tensor  # (D,) the category that it stands for; NaN for a number
+    median: Tensor  # (D,) what stands for a missing number
+
+    def __init__(self, schema: Schema, medians: NDArray[np.float32] | None = None) -> None:
+        super().__init__()
+        self.modality = schema.modality
+        self.grey = len(schema.shape) == 2
+        if schema.modality != "table":
+            return
+        medians = np.zeros(len(schema.columns), dtype=np.float32) if medians is None else medians
+        layout = [
+            (index, code, medians[index])
+            for index, column in enumerate(schema.columns)
+            for code in (range(len(column.categories)) if column.kind == "categorical" else (float("nan"),))
+        ]
+        columns, codes, values = zip(*layout, strict=True)
+        self.register_buffer("column", torch.tensor(columns, dtype=torch.int64))
+        self.register_buffer("code", torch.tensor(codes, dtype=torch.float32))
+        self.register_buffer("median", torch.tensor(np.array(values), dtype=torch.float32))
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """Turn a stored batch (B, *schema.shape) into natural units (B, *natural_shape)."""
+        if self.modality == "vector":
+            return stored
+        if self.modality == "image":
+            channels_first = stored.unsqueeze(1) if self.grey else stored.permute(0, 3, 1, 2)
+            return channels_first.to(torch.float32) / 255.0
+        cell = stored.index_select(1, self.column)
+        number = torch.where(cell.isnan(), self.median, cell)
+        return torch.where(self.code.isnan(), number, (cell == self.code).to(torch.float32))
+
+
+@final
+class Standardise(nn.Module):
+    """Natural batch -> zero mean, unit deviation on the train split; what does not vary becomes zero."""
+
+    mean: Tensor  # (C, 1, 1) for images, (D,) otherwise
+    deviation: Tensor  # as mean
+
+    def __init__(self, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> None:
+        super().__init__()
+        # float32 cannot resolve a deviation below 1e-7 of the mean: dividing by it would blow up rounding errors.
+        varies = deviation > 1e-6 * np.abs(mean)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("deviation", torch.tensor(np.where(varies, deviation, 1.0), dtype=torch.float32))
+
+    def forward(self, natural: Tensor) -> Tensor:
+        """Scale a natural batch (B, *natural_shape); the shape stays."""
+        return (natural - self.mean) / self.deviation
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a target's examples become numbers; its statistics come from the train split alone."""
+
+    unpack: Unpack
+    standardise: Standardise
+    natural_shape: tuple[int, ...]  # of one example: (channels, height, width) or (width,)
+
+
+def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
+    """Take medians, means and deviations from the train split's stored examples (n, *schema.shape)."""
+    if len(train_examples) == 0:
+        raise ValueError("statistics need at least one train example; got 0")
+    if schema.modality == "image":
+        unpack = Unpack(schema)
+        mean, deviation = _pixel_statistics(train_examples)
+        height, width = schema.shape[:2]
+        return Preparation(unpack, Standardise(mean, deviation), (len(mean), height, width))
+    unpack = Unpack(schema, _medians(train_examples) if schema.modality == "table" else None)
+    natural = unpack(torch.from_numpy(np.ascontiguousarray(train_examples))).numpy().astype(np.float64)
+    standardise = Standardise(natural.mean(axis=0), natural.std(axis=0))
+    return Preparation(unpack, standardise, natural.shape[1:])
+
+
+def _medians(stored: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Take each column's median over what is there; 0 where nothing is."""
+    present = [column[~np.isnan(column)] for column in stored.T]
+    return np.array([np.median(column) if len(column) else 0.0 for column in present], dtype=np.float32)
+
+
+def _pixel_statistics(stored: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation of pixel / 255 per channel, (C, 1, 1) each, exactly: from the 256 counts."""
+    channels = stored.shape[3] if stored.ndim == 4 else 1
+    counts = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, len(stored), CHUNK):
+        pixels = stored[start : start + CHUNK].reshape(-1, channels)
+        for channel in range(channels):
+            counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    level = np.arange(256) / 255.0
+    mean = share @ level
+    variance = (share * (level - mean[:, None]) ** 2).sum(axis=1)
+    return mean[:, None, None], np.sqrt(variance)[:, None, None]

@@ -1,0 +1,252 @@
+"""Train, tune, guard, test: drawn by seed, stratified by class, with no example in two of them.
+
+Splits that the data set brings itself are kept; the others are drawn from the rest. Where the user says nothing:
+train 50%, tune 20%, guard 20%, test 10%; below 1,000 examples 40/20/40 and no test. A fraction is a share of what is
+drawn from; train, where it is not named, takes the rest; where it is, no test split is drawn unasked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer.dataset import Dataset
+from autoxfer.errors import InputError
+from autoxfer.records import SPLITS, derive_seed
+
+SHARES = {"tune": 0.2, "guard": 0.2, "test": 0.1}
+SHARES_OF_FEW = {"tune": 0.2, "guard": 0.4}
+FEW = 1000  # examples below which no test split is drawn unasked
+THIN = 5  # examples of a class below which a split is worth a warning
+PART_NAMES = {"train": "train", "tune": "tune", "validation": "tune", "val": "tune", "guard": "guard", "test": "test"}
+WHERE = "task.splits"
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which rows of the data set serve what; no row, and no exact copy of one, serves twice."""
+
+    rows: Mapping[str, Rows]  # split -> ascending rows; without "test" where there is none
+    warnings: tuple[str, ...]
+
+
+def split(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: int) -> Splits:
+    """Draw the splits that the data set does not bring. Raises InputError where sizes or classes do not allow it."""
+    sizes = _checked(sizes or {})
+    rng = np.random.default_rng(derive_seed(seed, "split"))
+    strata = dataset.labels if dataset.schema.task == "classification" else np.zeros(len(dataset.labels), np.int64)
+    if dataset.schema.task == "classification" and len(np.unique(strata)) < 2:
+        raise InputError("at least two classes", _one_class(dataset), "task.data")
+    group, warnings = _copies(dataset)
+    own = _own(dataset)
+    taken = [own[name] for name in own]
+    pool = np.setdiff1d(np.arange(len(dataset.labels)), np.concatenate(taken) if taken else np.array([], np.int64))
+    pool, own = _without_leaks(pool, own, group, warnings)
+    wanted = _counts(len(pool), own, sizes, warnings)
+    if dataset.schema.task == "classification":
+        _check_room(wanted, own, len(np.unique(strata)))
+    rows = _draw(pool, wanted, strata, group, rng)
+    for name, part in own.items():
+        count = _count_of_own(name, len(part), sizes, warnings)
+        rows[name] = part if count == len(part) else _draw(part, {name: count}, strata, group, rng)[name]
+    rows = {name: rows[name] for name in SPLITS if name in rows}
+    empty = [name for name in rows if len(rows[name]) == 0]
+    if empty:
+        raise InputError(
+            f"examples in every split, copies kept together; {len(pool):,} rows", f"none for {empty[0]}", WHERE
+        )
+    if dataset.schema.task == "classification":
+        _check_classes(dataset, rows, warnings)
+    return Splits(rows, tuple(warnings))
+
+
+def _checked(sizes: Mapping[str, Any]) -> dict[str, float | int]:
+    """Check the sizes by themselves: names, kinds, ranges, the sum of the fractions."""
+    for name, size in sizes.items():
+        where = f"{WHERE}.{name}"
+        if name not in SPLITS:
+            raise InputError(f"one of {', '.join(SPLITS)}", repr(name), WHERE)
+        if isinstance(size, bool) or not isinstance(size, (int, float)) or not math.isfinite(size):
+            raise InputError("a fraction between 0 and 1 or a whole number of examples", repr(size), where)
+        if size <= 0 or (isinstance(size, float) and size >= 1):
+            raise InputError("a fraction between 0 and 1 or a whole number of at least 1", repr(size), where)
+    total = sum(size for size in sizes.values() if isinstance(size, float))
+    if total > 1 + 1e-9:
+        raise InputError("fractions that sum to at most 1", f"{total:g}", WHERE)
+    return dict(sizes)
+
+
+def _one_class(dataset: Dataset) -> str:
+    """Say what stands there instead of two classes."""
+    if len(dataset.labels) == 0:
+        return "no examples"
+    return f"only {dataset.schema.classes[int(dataset.labels[0])]!r} in {len(dataset.labels):,} examples"
+
+
+def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:
+    """Give exact copies one number, (n,), and say what is to be said of them."""
+    stored = dataset.examples + np.float32(0) if dataset.schema.dtype == "float32" else dataset.examples  # -0.0 is 0.0
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in stored)
+    group = np.array([seen.setdefault(digest, len(seen)) for digest in digests], dtype=np.int64)
+    n, distinct = len(group), len(seen)
+    if dataset.schema.modality == "table" and 2 * distinct < n:
+        text = f"only {distinct:,} of {n:,} rows differ: equal rows are taken as different examples"
+        return np.arange(n), [f"{text}, and may stand in several splits"]
+    warnings = []
+    if distinct < n:
+        warnings.append(f"{n - distinct:,} of {n:,} examples are exact copies of another; copies stay in one split")
+    pairs = np.unique(np.stack([group.astype(np.float64), dataset.labels.astype(np.float64)]), axis=1)
+    at_odds = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+    if at_odds:
+        warnings.append(f"{at_odds:,} examples have copies with a different label")
+    return group, warnings
+
+
+def _own(dataset: Dataset) -> dict[str, Rows]:
+    """Take the data set's own tune, guard and test; its train part is what the others leave."""
+    own: dict[str, Rows] = {}
+    for part, rows in dataset.parts.items():
+        name = PART_NAMES.get(part)
+        if name is None:
+            raise InputError(f"parts called {', '.join(PART_NAMES)}", repr(part), "task.data")
+        if name in own:
+            raise InputError(f"one part for {name}", f"two, one of them {part!r}", "task.data")
+        if len(rows):
+            own[name] = np.sort(np.asarray(rows, dtype=np.int64))
+    own.pop("train", None)
+    everything = np.concatenate(list(own.values())) if own else np.array([], np.int64)
+    if len(np.unique(everything)) < len(everything):
+        raise InputError("parts that share no row", "a row in two of them", "task.data")
+    return own
+
+
+def _without_leaks(
+    pool: Rows, own: Mapping[str, Rows], group: Rows, warnings: list[str]
+) -> tuple[Rows, dict[str, Rows]]:
+    """Drop from the pool what has a copy in an own part, and from an own part what has one in a later own part."""
+    kept = {"train": pool, **{name: own[name] for name in SPLITS if name in own}}
+    names = list(kept)
+    for index, name in enumerate(names):
+        for later in names[index + 1 :]:
+            leaks = np.isin(group[kept[name]], group[kept[later]])
+            if leaks.any():
+                source = "the rest" if name == "train" else f"the data set's own {name} part"
+                warnings.append(
+                    f"dropped from {source}: {leaks.sum():,} examples that also stand in the own {later} part"
+                )
+                kept[name] = kept[name][~leaks]
+    return kept.pop("train"), kept
+
+
+def _counts(n: int, own: Mapping[str, Rows], sizes: Mapping[str, float | int], warnings: list[str]) -> dict[str, int]:
+    """How many of the pool's ``n`` examples each split gets that the data set does not bring; train first."""
+    shares = SHARES_OF_FEW if n < FEW else SHARES
+    asked = {name: sizes[name] for name in SPLITS if name in sizes and name not in own}
+    for name, share in shares.items():
+        if name not in own and name not in asked and not (name == "test" and "train" in sizes):
+            asked[name] = share
+    wanted = {name: size if isinstance(size, int) else max(1, round(size * n)) for name, size in asked.items()}
+    everything = all(isinstance(size, float) for size in asked.values()) and math.isclose(sum(asked.values()), 1)
+    if "train" not in wanted or everything:
+        wanted["train"] = n - sum(size for name, size in wanted.items() if name != "train")
+    total = sum(wanted.values())
+    if wanted["train"] < 1 or total > n:
+        told = ", ".join(f"{name} {wanted[name]:,}" for name in SPLITS if name in wanted and wanted[name] > 0)
+        raise InputError(f"splits that fit into {n:,} examples and leave some for train", told, WHERE)
+    if total < n:
+        warnings.append(f"{n - total:,} of {n:,} examples are in no split, as the sizes say")
+    return {name: wanted[name] for name in SPLITS if name in wanted}
+
+
+def _check_room(wanted: Mapping[str, int], own: Mapping[str, Rows], n_classes: int) -> None:
+    """Refuse splits that are too small to show every class once. Raises InputError."""
+    if wanted["train"] < n_classes:
+        raise InputError(f"an example of each of {n_classes} classes in train", f"train {wanted['train']}", WHERE)
+    judged = sum(wanted.get(name, len(own.get(name, ()))) for name in ("tune", "guard"))
+    if judged < n_classes:
+        raise InputError(f"an example of each of {n_classes} classes in tune or guard", f"{judged} in both", WHERE)
+
+
+def _count_of_own(name: str, n: int, sizes: Mapping[str, float | int], warnings: list[str]) -> int:
+    """How many of an own part's ``n`` examples the user asks for; all where nothing is said."""
+    size = sizes.get(name, n)
+    count = size if isinstance(size, int) else max(1, round(size * n))
+    if count > n:
+        raise InputError(f"at most the {n:,} examples of the data set's own part", f"{count:,}", f"{WHERE}.{name}")
+    if count < n:
+        warnings.append(f"{name}: {count:,} of the {n:,} examples of the data set's own part are used")
+    return count
+
+
+def _draw(
+    pool: Rows, wanted: Mapping[str, int], strata: NDArray[Any], group: Rows, rng: np.random.Generator
+) -> dict[str, Rows]:
+    """Deal the pool's rows to the splits, each class in proportion, copies together; the rest goes to none.
+
+    The examples are put in an order in which every class is spread evenly, and the order is cut into the splits: each
+    gets its exact size (but for copies at a cut) and each class its share to within about one example.
+    """
+    _, first, unit, weight = np.unique(group[pool], return_index=True, return_inverse=True, return_counts=True)
+    kind = strata[pool][first]
+    left = dict(wanted)
+    home = np.full(len(first), "", dtype=object)
+    for value in np.unique(kind):
+        for name in _promised(int((kind == value).sum()), wanted, left, len(first)):
+            members = np.flatnonzero((kind == value) & (home == ""))
+            if len(members):
+                chosen = rng.choice(members)
+                home[chosen] = name
+                left[name] -= int(weight[chosen])
+    free = np.flatnonzero(home == "")
+    order = free[_interleaved(kind[free], rng)]
+    start = np.cumsum(weight[order]) - weight[order]
+    ends = np.cumsum([max(0, size) for size in left.values()])
+    home[order] = np.array([*left, ""], dtype=object)[np.searchsorted(ends, start, side="right")]
+    return {name: pool[home[unit] == name] for name in wanted}
+
+
+def _promised(n: int, wanted: Mapping[str, int], left: Mapping[str, int], total: int) -> list[str]:
+    """Name the splits that a class of ``n`` is so unsure to reach by its share that one example is set aside."""
+    judges = [name for name in ("tune", "guard") if name in wanted]
+    promised = ["train"] if "train" in wanted and n * wanted["train"] < 3 * total else []
+    if judges and "train" in wanted and n * sum(wanted[name] for name in judges) < 3 * total:
+        promised.append(max(judges, key=lambda name: left[name]))
+    return promised
+
+
+def _interleaved(kind: NDArray[Any], rng: np.random.Generator) -> Rows:
+    """Order examples at random so that any stretch of the order holds each class in proportion."""
+    key = np.empty(len(kind))
+    for value in np.unique(kind):
+        members = rng.permutation(np.flatnonzero(kind == value))
+        key[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(key, kind="stable")
+
+
+def _check_classes(dataset: Dataset, rows: Mapping[str, Rows], warnings: list[str]) -> None:
+    """Refuse a class that does not stand in train and in tune or guard; warn of thin and absent ones."""
+    names = dataset.schema.classes
+    count = {name: np.bincount(dataset.labels[rows[name]], minlength=len(names)) for name in rows}
+    judged = count["tune"] + count["guard"]
+    thin = []
+    for index, total in enumerate(np.bincount(dataset.labels, minlength=len(names))):
+        told = ", ".join(f"{name} {count[name][index]}" for name in rows)
+        if total == 0:
+            warnings.append(f"class {names[index]!r} has no examples")
+        elif count["train"][index] == 0 or judged[index] == 0:
+            expected = "every class in train, and in tune or guard (at least 2 different examples)"
+            raise InputError(expected, f"class {names[index]!r} with {total} in all ({told})", WHERE)
+        elif min(count["train"][index], judged[index]) < THIN:
+            thin.append(f"{names[index]!r} ({told})")
+    if thin:
+        more = f" and {len(thin) - 3} more" if len(thin) > 3 else ""
+        warnings.append(f"fewer than {THIN} examples to learn or to judge by: class {', '.join(thin[:3])}{more}")

@@ -1,0 +1,93 @@
+"""Which columns of a table are numbers, which are categories, and which are of no use."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoxfer import Column, InputError, as_text
+
+MOST_CATEGORIES = 50  # kept of one column, the most frequent; a rarer one counts as missing
+MANY_WORDS = 5  # words on average from which nearly unique strings are text
+ENOUGH = 20  # rows from which a column of different values can be called an identifier
+NOT_A_NUMBER = ("?", "-", ".")  # what stands for a missing number in older files
+DATE = re.compile(r"\d{1,4}[-/]\d{1,2}[-/]\d{1,4}([ T].*)?")
+IDENTIFIER = re.compile(r"(.*[_ .])?(id|index|uuid|rownum)|unnamed: ?\d+|__index_level_\d+__", re.IGNORECASE)
+
+
+def is_number(text: str) -> bool:
+    """Whether ``text`` reads as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str], where: str) -> tuple[Column, ...]:
+    """Describe the columns that are worth learning from; warn of each that is left out. Raises InputError on text."""
+    chosen: list[Column] = []
+    dropped: dict[str, list[str]] = {}
+    for name, values in features.items():
+        texts = as_text(values)
+        counts = Counter(text for text in texts if text is not None)
+        reason = _useless(name, counts, len(texts))
+        if reason:
+            dropped.setdefault(reason, []).append(name)
+        elif _numeric(counts):
+            chosen.append(Column(name, "numeric"))
+        else:
+            _refuse_text(name, counts, where)
+            chosen.append(_categorical(name, counts, warnings))
+    warnings += [f"left out, {reason}: {', '.join(names)}" for reason, names in dropped.items()]
+    if not chosen:
+        raise InputError("columns to learn from beside the target", "none that is of use", where)
+    return tuple(chosen)
+
+
+def _numeric(counts: Counter[str]) -> bool:
+    """Whether all that is there are numbers, or signs for a missing one."""
+    real = [text for text in counts if text not in NOT_A_NUMBER]
+    return bool(real) and all(is_number(text) for text in real)
+
+
+def _useless(name: str, counts: Counter[str], n: int) -> str | None:
+    """Why a column says nothing about an example that is not yet seen; None where it may."""
+    if len(counts) < 2:
+        return "the same everywhere" if counts else "nothing in them"
+    if all(DATE.fullmatch(text) for text in counts):
+        return "dates, which are not read yet"
+    if n < ENOUGH:
+        return None
+    if _numeric(counts):
+        return "a different number in every row" if _numbers_rows(name, counts, n) else None
+    unique = len(counts) > 0.9 * n and _words(counts) < MANY_WORDS
+    return "a different name in nearly every row" if unique else None
+
+
+def _numbers_rows(name: str, counts: Counter[str], n: int) -> bool:
+    """Whether whole numbers are called an identifier, or count the rows without a gap."""
+    if len(counts) < n or not all(re.fullmatch(r"-?\d+", text) for text in counts):
+        return False
+    values = [int(text) for text in counts]
+    return bool(IDENTIFIER.fullmatch(name)) or max(values) - min(values) == n - 1
+
+
+def _words(counts: Counter[str]) -> float:
+    return sum(len(text.split()) * count for text, count in counts.items()) / counts.total()
+
+
+def _refuse_text(name: str, counts: Counter[str], where: str) -> None:
+    if 2 * len(counts) > counts.total() and _words(counts) >= MANY_WORDS:
+        found = f"text in column {name!r}, {_words(counts):.0f} words a row; text is not supported yet"
+        raise InputError("numbers and categories", found, where)
+
+
+def _categorical(name: str, counts: Counter[str], warnings: list[str]) -> Column:
+    """Keep the most frequent categories, in alphabetical order."""
+    kept = sorted(counts, key=lambda text: (-counts[text], text))[:MOST_CATEGORIES]
+    if len(kept) < len(counts):
+        warnings.append(f"of {len(counts):,} categories in {name!r} the {MOST_CATEGORIES} most frequent are kept")
+    return Column(name, "categorical", tuple(sorted(kept)))

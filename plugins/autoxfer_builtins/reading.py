@@ -1,0 +1,65 @@
+"""What the readers of data sets share: finding the file, naming the nearest, telling classes from numbers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer import DataSpec, InputError
+
+PARTS = ("train", "tune", "validation", "val", "guard", "test")
+LABELS = ("label", "labels", "target", "class", "y")
+
+
+def locate(spec: DataSpec) -> Path:
+    """Where the data is. Raises InputError where nothing is."""
+    path = spec.directory / Path(spec.location).expanduser()
+    if not path.exists():
+        raise InputError("a file or folder that exists", f"no {spec.location}", "task.data")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError("a file with data", f"an empty file, {spec.location}", "task.data")
+    return path
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Say which of ``words`` is the likeliest to be meant: ", nearest 'label'", or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.4)
+    return f"; nearest: {close[0]!r}" if close else ""
+
+
+def unknown_target(spec: DataSpec, names: list[str]) -> InputError:
+    """Make the error for a target that the data does not have."""
+    found = f"{spec.target!r}{nearest(spec.target or '', names)}"
+    return InputError(f"one of {', '.join(names)}", found, "task.target")
+
+
+def numbers(labels: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """Labels for regression: (n,) float32. Raises InputError where they are no finite numbers."""
+    if labels.dtype.kind not in "buif":
+        raise InputError("numbers as labels for regression", f"labels of type {labels.dtype}", where)
+    with np.errstate(over="ignore"):
+        values = labels.astype(np.float32)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise InputError("finite labels", f"{labels[int(bad.argmax())]} in example {int(bad.argmax())}", where)
+    return values
+
+
+def index(labels: NDArray[Any], names: tuple[str, ...], where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels for classification: (n,) int64 into the names, which are the values themselves where none are given."""
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all() or (labels % 1 != 0).any():
+            raise InputError("whole numbers or names as classes", "fractions or NaN among the labels", where)
+        labels = labels.astype(np.int64)
+    if names and labels.dtype.kind in "iu":
+        if labels.min() < 0 or labels.max() >= len(names):
+            found = f"labels {labels.min()}..{labels.max()}"
+            raise InputError(f"labels 0..{len(names) - 1}, one for each of {len(names)} class names", found, where)
+        return labels.astype(np.int64), names
+    values, codes = np.unique(labels, return_inverse=True)
+    return codes.astype(np.int64).reshape(-1), tuple(str(value) for value in values)

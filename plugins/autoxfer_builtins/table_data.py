@@ -1,0 +1,171 @@
+"""Tables in .csv and .parquet files: numbers, categories, gaps, a target column, perhaps a column called split."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
+from autoxfer_builtins.columns import choose_columns, is_number
+from autoxfer_builtins.reading import LABELS, PARTS, index, locate, numbers, unknown_target
+
+SUFFIXES = (".csv", ".parquet")
+SPLIT = "split"
+MOST_CLASSES = 10  # different whole numbers in a target up to which they are read as classes
+NO_LABEL = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # "None" may be a class
+
+Table = Mapping[str, Sequence[Any]]
+
+
+@final
+class TableReader(DatasetReader):
+    """Reads ``.csv`` (comma, semicolon or tab; UTF-8; a header) and ``.parquet``."""
+
+    name: ClassVar[str] = "table"
+
+    def reads(self, spec: DataSpec) -> bool:
+        """Whether the name ends in ``.csv`` or ``.parquet``."""
+        return spec.location.lower().endswith(SUFFIXES)
+
+    def read(self, spec: DataSpec) -> Dataset:
+        """Read the whole table. Raises InputError: ragged, empty, no such target, text, infinite numbers."""
+        path = locate(spec)
+        table = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
+        warnings: list[str] = []
+        target = _target(list(table), spec, warnings)
+        table, labels = _labelled(table, target, warnings, path.name)
+        y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
+        features = {name: values for name, values in table.items() if name not in (target, SPLIT)}
+        columns = choose_columns(features, warnings, path.name)
+        schema = Schema(
+            "table", "classification" if classes else "regression", (len(columns),), "float32", classes, columns, target
+        )
+        parts = _parts(table[SPLIT], path.name) if SPLIT in table and target != SPLIT else {}
+        return Dataset(path.stem, schema, encode(schema, features, path.name), y, parts, tuple(warnings))
+
+
+def _csv(path: Path) -> Table:
+    """Read text cells. Raises InputError on rows of another length than the header, or a header alone."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            lines = csv.reader(file, delimiter=max(",;\t", key=first.count))
+            rows = [(lines.line_num, row) for row in lines if row]
+    except UnicodeDecodeError as error:
+        raise InputError("text in UTF-8", f"byte {error.start} that is not", path.name) from None
+    except csv.Error as error:
+        raise InputError("a table of comma-separated values", str(error), path.name) from None
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise InputError(
+                f"{len(header)} values in every row, as in the header", f"{len(row)} in line {line}", path.name
+            )
+    return _checked(header, [list(cells) for cells in zip(*(row for _, row in rows[1:]), strict=True)], path.name)
+
+
+def _parquet(path: Path) -> Table:
+    import pyarrow as pa  # noqa: PLC0415  (heavy, and needed for this kind of file alone)
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError("a Parquet file", str(error).splitlines()[0], path.name) from None
+    return _checked(list(table.column_names), [column.to_pylist() for column in table.columns], path.name)
+
+
+def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
+    """Check that columns are named once and hold plain values."""
+    if len(header) < 2:
+        raise InputError("a header with at least two columns", f"{header}", where)
+    if not columns or not columns[0]:
+        raise InputError("at least one row", "a header only", where)
+    twice = sorted({name for name in header if header.count(name) > 1 or not name})
+    if twice:
+        raise InputError("columns of different names", f"{twice[0]!r}, {header.count(twice[0])} times", where)
+    for name, values in zip(header, columns, strict=True):
+        strange = next((value for value in values if isinstance(value, (list, dict, tuple, bytes))), None)
+        if strange is not None:
+            kind = type(strange).__name__
+            raise InputError("numbers, strings, booleans and dates", f"a {kind} in column {name!r}", where)
+    return dict(zip(header, columns, strict=True))
+
+
+def _target(names: list[str], spec: DataSpec, warnings: list[str]) -> str:
+    """Find the column to predict: the user's, one of the usual names, or the last."""
+    if spec.target is not None:
+        if spec.target not in names:
+            raise unknown_target(spec, names)
+        return spec.target
+    usual = [name for word in LABELS for name in names if name.lower() == word]
+    if usual:
+        return usual[0]
+    last = [name for name in names if name != SPLIT][-1]
+    warnings.append(f"no target is named: the last column, {last!r}, is taken")
+    return last
+
+
+def _labelled(table: Table, target: str, warnings: list[str], where: str) -> tuple[Table, list[str]]:
+    """Drop the rows without a label: the table that is left, and the labels as text."""
+    labels = _texts(table[target])
+    kept = [row for row, label in enumerate(labels) if label is not None]
+    if not kept:
+        raise InputError(f"labels in column {target!r}", "none", where)
+    if len(kept) < len(labels):
+        warnings.append(f"{len(labels) - len(kept):,} rows without a value in {target!r} are left out")
+        table = {name: [values[row] for row in kept] for name, values in table.items()}
+    return table, [label for label in labels if label is not None]
+
+
+def _texts(values: Sequence[Any]) -> list[str | None]:
+    """Name labels as categories are named, but that "None" and the like are names too."""
+    plain = [None if isinstance(value, str) and value.strip() in NO_LABEL else value for value in values]
+    return [
+        value.strip() if name is None and isinstance(value, str) else name
+        for name, value in zip(as_text(plain), plain, strict=True)
+    ]
+
+
+def _task(
+    labels: list[str], spec: DataSpec, target: str, warnings: list[str], where: str
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Tell classes from numbers: (n,) indices with names, or (n,) float32 with none."""
+    distinct = set(labels)
+    numeric = all(is_number(label) for label in distinct)
+    values = np.array([float(label) for label in labels]) if numeric else np.array(labels)
+    whole = numeric and bool(np.isfinite(values).all() and (values % 1 == 0).all())
+    task = spec.task or ("classification" if not numeric or (whole and len(distinct) <= MOST_CLASSES) else "regression")
+    if spec.task is None and whole and len(distinct) > 2:
+        told = f"{target!r} holds {len(distinct)} different whole numbers and is read as {task}"
+        warnings.append(f"{told}; set task.kind if it is not")
+    if task == "regression":
+        return numbers(values, where), ()
+    if 2 * len(distinct) > len(labels) and len(distinct) > MOST_CLASSES:
+        raise InputError("classes that repeat", f"{len(distinct):,} different values in {len(labels):,} rows", where)
+    return index(values.astype(np.int64) if whole else np.array(labels), (), where)
+
+
+def _parts(values: Sequence[Any], where: str) -> dict[str, NDArray[np.int64]]:
+    """Read the user's own splits from their column."""
+    texts = as_text(values)
+    unknown = [text for text in texts if text is None or text.lower() not in PARTS]
+    if unknown:
+        raise InputError(f"{', '.join(PARTS)} in column {SPLIT!r}", repr(unknown[0] or ""), where)
+    return {
+        part: np.flatnonzero([text is not None and text.lower() == part for text in texts])
+        for part in PARTS
+        if any(text is not None and text.lower() == part for text in texts)
+    }
+
+
+@hookimpl
+def autoxfer_datasets() -> list[type[DatasetReader]]:
+    """Offer tables."""
+    return [TableReader]
