@@ -1,0 +1,134 @@
+"""How well predictions fit the labels: one number for the user, one loss per example for the guard.
+
+The test follows the loss, not the task: "zero_one" losses go to McNemar's and Tango's tests, "real" ones to the
+paired t test. The mean of the losses orders models as the metric does; RMSE and R2 therefore hand out squared errors.
+To add a metric, add a line to the table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer.errors import InputError
+from autoxfer.records import Task
+
+Floats = NDArray[np.float64]
+Labels = NDArray[Any]
+Kind = Literal["zero_one", "real"]
+
+SMALLEST = float(np.finfo(np.float64).eps)  # probability given to a label that was ruled out
+
+
+@final
+@dataclass(frozen=True)
+class Metric:
+    """A metric, its direction, and the loss per example that the guard compares.
+
+    Predictions: (n, classes) probabilities, or (n,) in the label's units. Labels: (n,) class indices or numbers.
+    """
+
+    name: str
+    task: Task
+    greater_is_better: bool
+    bounded: bool  # within [0, 1], so that a margin can be given in the metric's own units
+    kind: Kind  # which test the losses need
+    of_losses: Callable[[Floats, Labels], float]  # (losses, labels) -> the metric
+    per_example: Callable[[Floats, Labels], Floats]  # (predictions, labels) -> losses
+
+    def value(self, predictions: Floats, labels: Labels) -> float:
+        """Compute the metric, in its own direction. Raises ValueError on shapes that do not fit."""
+        return float(self.of_losses(self.losses(predictions, labels), labels))
+
+    def losses(self, predictions: Floats, labels: Labels) -> Floats:
+        """Compute the loss of each example, lower is better: (n,). Raises ValueError on shapes that do not fit."""
+        dimensions = 2 if self.task == "classification" else 1
+        if predictions.ndim != dimensions or labels.shape != predictions.shape[:1] or not labels.size:
+            shape = "(n, classes)" if dimensions == 2 else "(n,)"
+            raise ValueError(
+                f"{self.name} needs predictions {shape} and labels (n,); got {predictions.shape} and {labels.shape}"
+            )
+        return self.per_example(np.asarray(predictions, np.float64), labels)
+
+    def rank(self, value: float) -> float:
+        """Turn the metric so that higher is better."""
+        return value if self.greater_is_better else -value
+
+    def tolerance(self, margin: float, baseline_loss: Floats) -> float:
+        """Turn the user's margin into mean loss: metric's units where bounded, else a share of the baseline's loss."""
+        if self.bounded:
+            return margin
+        finite = baseline_loss[np.isfinite(baseline_loss)]
+        return margin * float(finite.mean()) if finite.size else 0.0
+
+
+def get_metric(name: str | None, task: Task) -> Metric:
+    """Find a metric by name; None is the task's default. Raises InputError with the names there are."""
+    names = [metric.name for metric in METRICS.values() if metric.task == task]
+    name = names[0] if name is None else name
+    if name in names:
+        return METRICS[name]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise InputError(f"a metric for {task}: {', '.join(names)}", f"{name!r}{hint}", "task.metric")
+
+
+def _mistakes(predictions: Floats, labels: Labels) -> Floats:
+    # argmax answers NaN with the first NaN's index, which may happen to be the label
+    usable = np.isfinite(predictions).all(axis=1)
+    wrong: NDArray[np.bool_] = (predictions.argmax(axis=1) != labels) | ~usable
+    return wrong.astype(np.float64)
+
+
+def _cross_entropies(predictions: Floats, labels: Labels) -> Floats:
+    chosen = predictions[np.arange(len(labels)), labels.astype(np.int64)]
+    losses: Floats = -np.log(np.clip(chosen, SMALLEST, 1.0))
+    return losses
+
+
+def _squared_errors(predictions: Floats, labels: Labels) -> Floats:
+    errors: Floats = predictions - labels.astype(np.float64)
+    return np.square(errors)
+
+
+def _absolute_errors(predictions: Floats, labels: Labels) -> Floats:
+    errors: Floats = predictions - labels.astype(np.float64)
+    return np.abs(errors)
+
+
+def _mean(losses: Floats, labels: Labels) -> float:
+    return float(losses.mean())
+
+
+def _share_right(losses: Floats, labels: Labels) -> float:
+    return 1.0 - float(losses.mean())
+
+
+def _root_mean(losses: Floats, labels: Labels) -> float:
+    return math.sqrt(losses.mean())
+
+
+def _explained(losses: Floats, labels: Labels) -> float:
+    total = float(np.square(labels - labels.mean(dtype=np.float64)).sum())
+    if total == 0.0:  # constant labels: only perfect predictions explain them
+        return 1.0 if not losses.any() else 0.0
+    return 1.0 - float(losses.sum()) / total
+
+
+METRICS = {  # the first of each task is its default
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "classification", True, True, "zero_one", _share_right, _mistakes),
+        Metric("log_loss", "classification", False, False, "real", _mean, _cross_entropies),
+        Metric("rmse", "regression", False, False, "real", _root_mean, _squared_errors),
+        Metric("mse", "regression", False, False, "real", _mean, _squared_errors),
+        Metric("mae", "regression", False, False, "real", _mean, _absolute_errors),
+        Metric("r2", "regression", True, False, "real", _explained, _squared_errors),
+    )
+}

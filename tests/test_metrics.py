@@ -1,0 +1,99 @@
+"""Metrics against scikit-learn, and their losses against the metrics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from autoxfer.errors import InputError
+from autoxfer.metrics import METRICS, get_metric
+
+rng = np.random.default_rng(0)
+PROBABILITIES = rng.dirichlet(np.ones(4), 60)
+CLASSES = rng.integers(0, 4, 60)
+NUMBERS = rng.normal(5.0, 2.0, 60).astype(np.float32)
+GUESSES = NUMBERS + rng.normal(0.0, 1.0, 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [
+        ("accuracy", lambda p, y: sk.accuracy_score(y, p.argmax(1))),
+        ("log_loss", lambda p, y: sk.log_loss(y, p)),
+        ("rmse", lambda p, y: sk.root_mean_squared_error(y, p)),
+        ("mse", lambda p, y: sk.mean_squared_error(y, p)),
+        ("mae", lambda p, y: sk.mean_absolute_error(y, p)),
+        ("r2", lambda p, y: sk.r2_score(y, p)),
+    ],
+)
+def test_values_are_scikit_learns(name: str, twin):
+    metric = METRICS[name]
+    data = (PROBABILITIES, CLASSES) if metric.task == "classification" else (GUESSES, NUMBERS)
+    assert metric.value(*data) == pytest.approx(twin(*data))
+    assert metric.losses(*data).shape == (60,)
+    assert metric.losses(*data).dtype == np.float64
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_lower_mean_loss_is_a_better_rank(name: str):
+    metric = METRICS[name]
+    if metric.task == "classification":
+        labels, better = CLASSES, 0.5 * PROBABILITIES + 0.5 * np.eye(4)[CLASSES]
+        worse = PROBABILITIES
+    else:
+        labels, better, worse = NUMBERS, NUMBERS + 0.5 * (GUESSES - NUMBERS), GUESSES
+    assert metric.losses(better, labels).mean() < metric.losses(worse, labels).mean()
+    assert metric.rank(metric.value(better, labels)) > metric.rank(metric.value(worse, labels))
+
+
+def test_accuracy_counts_mistakes_and_the_rest_are_real_valued():
+    assert set(METRICS["accuracy"].losses(PROBABILITIES, CLASSES)) <= {0.0, 1.0}
+    assert [metric.name for metric in METRICS.values() if metric.kind == "zero_one"] == ["accuracy"]
+    assert [metric.name for metric in METRICS.values() if metric.bounded] == ["accuracy"]
+
+
+def test_a_prediction_that_is_no_number_is_a_mistake():
+    broken = PROBABILITIES.copy()
+    broken[:, 0] = np.nan
+    assert METRICS["accuracy"].value(broken, np.zeros(60, np.int64)) == 0.0
+    assert math.isnan(METRICS["log_loss"].value(broken, np.zeros(60, np.int64)))
+
+
+def test_a_label_that_was_ruled_out_costs_much_but_not_everything():
+    sure = np.array([[1.0, 0.0]])
+    assert 30 < METRICS["log_loss"].value(sure, np.array([1])) < 40
+
+
+def test_constant_labels_are_explained_by_perfect_predictions_only():
+    labels = np.ones(5)
+    assert METRICS["r2"].value(labels, labels) == 1.0
+    assert METRICS["r2"].value(labels + 0.1, labels) == 0.0
+
+
+def test_defaults_are_accuracy_and_rmse():
+    assert get_metric(None, "classification").name == "accuracy"
+    assert get_metric(None, "regression").name == "rmse"
+    assert get_metric("r2", "regression").name == "r2"
+
+
+def test_an_unknown_metric_is_answered_with_the_list_and_the_nearest():
+    with pytest.raises(InputError, match=r"accuracy, log_loss.*'acuracy' \(did you mean accuracy\?\)"):
+        get_metric("acuracy", "classification")
+    with pytest.raises(InputError, match="a metric for regression: rmse, mse, mae, r2, found 'accuracy'"):
+        get_metric("accuracy", "regression")
+
+
+def test_a_margin_is_in_points_for_accuracy_and_a_share_of_the_loss_otherwise():
+    assert METRICS["accuracy"].tolerance(0.02, np.array([0.0, 1.0])) == 0.02
+    assert METRICS["rmse"].tolerance(0.02, np.array([4.0, 6.0])) == pytest.approx(0.1)
+    assert METRICS["rmse"].tolerance(0.02, np.array([4.0, 6.0, np.nan])) == pytest.approx(0.1)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"accuracy needs predictions \(n, classes\) and labels \(n,\); got \(60,\)"):
+        METRICS["accuracy"].value(GUESSES, CLASSES)
+    with pytest.raises(ValueError, match=r"rmse needs predictions \(n,\)"):
+        METRICS["rmse"].value(GUESSES[:, None], NUMBERS)
