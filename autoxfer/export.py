@@ -1,0 +1,135 @@
+"""The winner's files: weights, a description and a program that runs without the code that built it.
+
+``model.safetensors`` holds the state of the network, ``model.json`` what it takes and gives, ``model.pt2`` the whole
+computation from a stored batch to probabilities (or predictions), preprocessing included.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import io
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from autoxfer import __version__
+from autoxfer.dataset import Schema
+from autoxfer.errors import AutoxferError
+from autoxfer.runfolder import write_json, write_whole
+from autoxfer.winnerfiles import DESCRIPTION, FORMAT_VERSION, PROGRAM, WEIGHTS
+
+_TOLERANCE = 1e-5  # of the exported program against the module, relative to the largest output
+
+
+@final
+class Served(nn.Module):
+    """A composed network as it is served: stored batch -> probabilities (B, classes), or predictions (B, 1)."""
+
+    def __init__(self, module: nn.Module, *, classify: bool) -> None:
+        super().__init__()
+        self.module = module
+        self.classify = classify
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """Turn a stored batch (B, *schema.shape) into what the user reads."""
+        output: Tensor = self.module(stored)
+        return torch.softmax(output, dim=1) if self.classify else output
+
+
+def save_winner(
+    folder: Path, module: nn.Module, schema: Schema, example: NDArray[Any], info: Mapping[str, Any]
+) -> None:
+    """Write the winner's three files into ``folder``; the description last, so that it stands only beside whole files.
+
+    ``module`` maps a stored batch (B, *schema.shape) in ``schema.dtype`` to logits (B, classes) or predictions (B, 1);
+    ``example`` holds at least 2 stored examples: a batch of 1 would freeze the batch dimension.
+
+    Raises ValueError where ``example`` does not fit the schema, AutoxferError where the network cannot be exported.
+    """
+    _check_example(schema, example)
+    # A copy: the caller's module keeps its device, its mode and its gradients.
+    served = Served(copy.deepcopy(module).cpu(), classify=schema.task == "classification").eval().requires_grad_(False)
+    stored = torch.from_numpy(np.ascontiguousarray(example))
+    program = _export(served, stored)
+    contents = {WEIGHTS: _weights(served.module), PROGRAM: _archive(program)}
+    description = _describe(schema, int(program.module()(stored).shape[1]), info, contents)
+    for name, content in contents.items():
+        write_whole(folder / name, partial(Path.write_bytes, data=content))
+    write_json(folder / DESCRIPTION, description)
+
+
+def _check_example(schema: Schema, example: NDArray[Any]) -> None:
+    if len(example) < 2 or example.shape[1:] != schema.shape or example.dtype != np.dtype(schema.dtype):
+        raise ValueError(
+            f"the example must hold 2 or more stored examples of shape {schema.shape} in {schema.dtype}; "
+            f"got {example.shape} in {example.dtype}"
+        )
+
+
+def _export(served: Served, stored: Tensor) -> torch.export.ExportedProgram:
+    """Trace the network with a batch of any size, and compare the program with the network it came from."""
+    try:
+        # DYNAMIC fails where the network fixes the batch size; AUTO would fix it without a word.
+        dynamic = ({0: torch.export.Dim.DYNAMIC},)
+        program = torch.export.export(served, (stored,), dynamic_shapes=dynamic)
+        module = program.module()
+        for batch in (stored, stored[:1], torch.cat([stored] * 3)):
+            _compare(module(batch), served(batch))
+    except AutoxferError:
+        raise
+    except Exception as error:  # torch.export raises whatever the network's code raised while it was traced
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise AutoxferError(f"the winner cannot be exported by torch.export: {first}") from error
+    return program
+
+
+def _compare(program: Tensor, module: Tensor) -> None:
+    if program.shape != module.shape or module.ndim != 2:
+        raise AutoxferError(
+            "the winner must give outputs of shape (batch, outputs); "
+            f"its program gives {tuple(program.shape)}, the network {tuple(module.shape)}"
+        )
+    difference = (program - module).abs().max().item()
+    if not difference <= _TOLERANCE * max(1.0, module.abs().max().item()):
+        raise AutoxferError(f"the winner's exported program differs from the network by {difference:.3g}")
+
+
+def _weights(module: nn.Module) -> bytes:
+    # Clones: safetensors refuses tensors that share memory, as tied weights do.
+    return save({name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()})
+
+
+def _archive(program: torch.export.ExportedProgram) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _describe(schema: Schema, outputs: int, info: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, Any]:
+    classify = schema.task == "classification"
+    return {
+        "format_version": FORMAT_VERSION,
+        "autoxfer_version": __version__,
+        "torch_version": torch.__version__,
+        "schema": dataclasses.asdict(schema),
+        "input": {"dtype": schema.dtype, "shape": [-1, *schema.shape]},
+        "output": {
+            "kind": "probabilities" if classify else "predictions",
+            "dtype": "float32",
+            "shape": [-1, outputs],
+        },
+        "winner": dict(info),
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in contents.items()
+        },
+    }

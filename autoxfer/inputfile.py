@@ -1,0 +1,110 @@
+"""A file of examples to predict, read as the data set readers read them: arrays, tables, images."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer.dataset import Schema
+from autoxfer.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ARRAY_KEYS = ("images", "features", "test_images", "test_features")
+
+
+def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Any]:
+    """Read what is to be predicted: how to name each example, and the examples as ``encode`` takes them.
+
+    Raises InputError: no such file, a kind of file that does not hold such examples, one that cannot be read.
+    """
+    if not path.exists():
+        raise InputError("a file to predict", "no such file", str(path))
+    suffix = path.suffix.lower()
+    if schema.modality == "image" and (path.is_dir() or suffix in IMAGE_SUFFIXES):
+        files = sorted(_images(path)) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"images ({', '.join(IMAGE_SUFFIXES)})", "none", str(path))
+        return [{"file": str(file)} for file in files], np.stack([_read_image(schema, file) for file in files])
+    if schema.modality == "table" and suffix in (".csv", ".parquet"):
+        table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
+        return _rows(len(next(iter(table.values()), ()))), table
+    if schema.modality != "table" and suffix in (".npz", ".npy"):
+        array = _read_array(path)
+        return _rows(len(array) if array.ndim else 0), array
+    kinds = {"image": "a .npz or .npy file, an image or a folder of images", "table": "a .csv or .parquet file"}
+    found = "a folder" if path.is_dir() else f"a {suffix} file" if suffix else "a file without an ending"
+    raise InputError(kinds.get(schema.modality, "a .npz or .npy file"), found, str(path))
+
+
+def _rows(n: int) -> list[dict[str, Any]]:
+    return [{"row": row} for row in range(n)]
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read_image(schema: Schema, path: Path) -> NDArray[np.uint8]:
+    """Decode one image upright, grey or in colour as the schema's images are, cut to their size."""
+    from PIL import Image, ImageOps  # noqa: PLC0415 - only where images are read
+
+    height, width, *channels = schema.shape
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if channels and upright.mode in ("P", "PA"):
+                upright = upright.convert("RGBA")  # a palette may hold transparency, which RGB alone cannot read
+            plain = upright.convert("RGB" if channels == [3] else "L")
+            if plain.size != (width, height):
+                plain = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError("an image that can be read", f"{type(error).__name__}: {error}", str(path)) from error
+    return np.asarray(plain).reshape(schema.shape)
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            for key in ARRAY_KEYS:
+                if key in loaded:
+                    return np.asarray(loaded[key])
+            found = ", ".join(loaded) or "nothing"
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError("a numpy file without Python objects", str(error), str(path)) from error
+    raise InputError(f"one of the keys {', '.join(ARRAY_KEYS)}", found, str(path))
+
+
+def _read_csv(path: Path) -> Mapping[str, Any]:
+    """Read text cells: what they mean is the schema's affair."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            header, *rows = [row for row in csv.reader(file, delimiter=max(",;\t", key=first.count)) if row] or [[]]
+        return dict(zip((name.strip() for name in header), zip(*rows, strict=True), strict=True)) if rows else {}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError("a table in UTF-8", str(error), str(path)) from error
+    except ValueError as error:
+        raise InputError(
+            "as many values in every row as in the header", "rows that differ in length", str(path)
+        ) from error
+
+
+def _read_parquet(path: Path) -> Mapping[str, Any]:
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and only for this kind of file
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        return dict(pq.read_table(path).to_pydict())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError("a Parquet file", str(error).splitlines()[0], str(path)) from error

@@ -1,0 +1,95 @@
+"""A winner, loaded from its files: no training data, no strategy plugin, no MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autoxfer.dataset import Schema
+from autoxfer.errors import InputError
+from autoxfer.inputfile import read_examples
+from autoxfer.preparation import encode
+from autoxfer.winnerfiles import DESCRIPTION, load_program, read_description, read_schema
+
+BATCH = 256
+
+
+@final
+class Predictor:
+    """Predicts from raw examples as users have them: arrays, lists, a DataFrame for a table."""
+
+    def __init__(self, schema: Schema, program: torch.nn.Module, description: Mapping[str, Any]) -> None:
+        self.schema = schema
+        self.program = program  # stored batch (B, *schema.shape) -> (B, outputs)
+        self.description = description  # model.json
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the columns of ``predict_proba``; empty for regression."""
+        return self.schema.classes
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """Name the class of each example (n,), or give its number (n,) float64."""
+        outputs = self.outputs(x)
+        if self.schema.task == "regression":
+            return outputs[:, 0]
+        names: NDArray[Any] = np.asarray(self.classes)[outputs.argmax(axis=1)]
+        return names
+
+    def predict_proba(self, x: Any) -> NDArray[np.float64]:
+        """Give each example's probability of each class: (n, classes). Raises InputError for regression."""
+        if self.schema.task == "regression":
+            raise InputError("a classifier", "a winner of a regression task", "predict_proba")
+        return self.outputs(x)
+
+    def outputs(self, x: Any, where: str = "input") -> NDArray[np.float64]:
+        """Give probabilities (n, classes) or predictions (n, 1); ``where`` names the examples in an error."""
+        stored = encode(self.schema, x, where)
+        with torch.inference_mode():
+            parts = [
+                self.program(torch.from_numpy(np.ascontiguousarray(stored[start : start + BATCH])))
+                for start in range(0, len(stored), BATCH)
+            ]
+        return torch.cat(parts).double().numpy()
+
+
+def load(folder: str | Path) -> Predictor:
+    """Load the winner of a run folder, or a winner's own folder.
+
+    Raises InputError: no such folder, a file that is missing, changed or of another format.
+    """
+    place = find_winner(Path(folder))
+    description = read_description(place)
+    program = load_program(place, description)
+    return Predictor(read_schema(description["schema"]), program.module(), description)
+
+
+def find_winner(folder: Path) -> Path:
+    """Find the folder that holds ``model.json``: ``folder`` itself, or the ``winner`` in it."""
+    if not folder.is_dir():
+        raise InputError("a run folder or a winner's folder", "no such folder", str(folder))
+    for place in (folder, folder / "winner"):
+        if (place / DESCRIPTION).is_file():
+            return place
+    found = "a run that has not finished" if (folder / "config.yaml").is_file() else f"no {DESCRIPTION}"
+    raise InputError(f"{DESCRIPTION} or winner/{DESCRIPTION}", found, str(folder))
+
+
+def predict_file(predictor: Predictor, path: str | Path) -> list[dict[str, Any]]:
+    """Predict every example of a file: its row or file name, the prediction and, of a class, the probability.
+
+    Takes .npz, .npy, .csv, .parquet, an image, or a folder of images.
+    """
+    names, examples = read_examples(predictor.schema, Path(path))
+    outputs = predictor.outputs(examples, str(path))
+    if predictor.schema.task == "regression":
+        return [{**name, "prediction": float(row[0])} for name, row in zip(names, outputs, strict=True)]
+    return [
+        {**name, "prediction": predictor.classes[row.argmax()], "probability": float(row.max())}
+        for name, row in zip(names, outputs, strict=True)
+    ]
