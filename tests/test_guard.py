@@ -206,13 +206,16 @@ def test_an_accepted_one_hands_its_level_on_and_a_failure_stops_nothing():
 
 
 def test_finalists_are_tested_in_the_order_of_their_tune_scores_and_answered_in_the_order_given():
-    baseline = zero_one(40, 20, 300)[1]
-    good, poor = zero_one(40, 20, 300)[0], zero_one(40, 36, 300)[0]
-    poor = np.where(np.arange(300) < 76, poor, baseline)
-    names = {"second": (good, 0.7), "third": (poor, 0.6), "first": (poor, 0.9)}
-    verdicts = judge([Finalist(k, loss, True, rank) for k, (loss, rank) in names.items()], baseline, kind="zero_one")
-    assert [verdict.decision for verdict in verdicts] == ["accepted", "undecided", "undecided"]
-    assert [verdict.level for verdict in verdicts] == pytest.approx([0.0125, 0.025, 0.025])
+    baseline = zero_one(40, 36, 300)[1]
+    poor, good = zero_one(40, 36, 300)[0], np.where(np.arange(300) < 40, 0.0, baseline)
+    losses, ranks = {"third": poor, "first": poor, "second": good}, {"first": 0.9, "second": 0.7, "third": 0.6}
+    finalists = [Finalist(name, loss, competes=True, tune_rank=ranks[name]) for name, loss in losses.items()]
+    verdicts = judge(finalists, baseline, kind="zero_one")
+    assert [verdict.decision for verdict in verdicts] == ["undecided", "undecided", "accepted"]
+    assert [verdict.level for verdict in verdicts] == pytest.approx([0.025, 0.025, 0.0125])
+    finalists[2] = Finalist("second", poor, competes=True, tune_rank=0.7)
+    levels = [verdict.level for verdict in judge(finalists, baseline, kind="zero_one")]
+    assert levels == pytest.approx([0.0125, 0.025, 0.0125])
 
 
 def test_a_finalist_below_the_baselines_tune_score_is_tested_for_harm_only():
