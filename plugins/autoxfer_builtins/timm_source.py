@@ -1,0 +1,137 @@
+"""A source from timm: ``timm:NAME``, with the weights of a local file or of timm's own hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from autoxfer import InputError, Source, SourceLoader, SourceSpec, hookimpl
+from autoxfer_builtins.weights import PREFIXES, fit_weights, locate, read_card, read_weights
+
+if importlib.util.find_spec("timm") is None:  # timm itself takes seconds to import: only where a source is loaded
+    raise ImportError('timm is not installed: pip install "autoxfer[vision]"', name="timm")
+
+PREFIX = "timm:"
+PROBE_S = 3.0  # seconds until a hub that does not answer counts as unreachable
+
+
+@final
+class TimmLoader(SourceLoader):
+    """Makes a timm model; mean, standard deviation and size are those that its weights were trained with."""
+
+    name: ClassVar[str] = "timm"
+
+    def loads(self, spec: SourceSpec) -> bool:
+        """Whether the model starts with ``timm:``."""
+        return spec.model.startswith(PREFIX)
+
+    def load(self, spec: SourceSpec) -> Source:
+        """Load local weights, or those that timm knows of. Raises InputError."""
+        from timm.data import resolve_data_config  # noqa: PLC0415 - heavy
+
+        where, name = f"sources.{spec.name}", spec.model.removeprefix(PREFIX)
+        _check_name(name, f"{where}.model")
+        options = dict(spec.options)
+        if spec.weights is None:
+            path, network = None, _download(name, options, where)
+        else:
+            path = locate(spec, spec.weights)
+            state = read_weights(path, f"{where}.weights")
+            options.setdefault("num_classes", _count_classes(name, options, state, where))
+            network = _make(name, options, where)
+            fit_weights(network, state, f"{where}.weights")
+        config = resolve_data_config(model=network)
+        defaults = {"shape": list(config["input_size"]), "mean": list(config["mean"]), "std": list(config["std"])}
+        card = read_card(spec, path, defaults)
+        weights = "timm's own" if path is None else path.name
+        return Source.from_network(
+            spec.name,
+            partial(_make, name, options, where),
+            network,
+            input_shape=card.shape,
+            mean=card.mean,
+            std=card.std,
+            reverse=card.reverse,
+            classes=card.classes,
+            card={**card.record, "model": spec.model, "weights": weights, "options": options},
+        )
+
+
+def _check_name(name: str, where: str) -> None:
+    import timm  # noqa: PLC0415 - heavy
+
+    known = timm.list_models()
+    architecture = name.partition(".")[0]
+    if architecture not in known:
+        near = get_close_matches(architecture, known, 1)
+        raise InputError("a timm model", repr(name) + (f"; nearest: {near[0]!r}" if near else ""), where)
+
+
+def _make(name: str, options: Mapping[str, Any], where: str, *, pretrained: bool = False) -> nn.Module:
+    import timm  # noqa: PLC0415 - heavy
+
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except OSError:  # of a download: its caller's
+        raise
+    except Exception as error:
+        found = f"{name} with options {dict(options)} raised {type(error).__name__}: {error}"
+        raise InputError("a model that timm can make", found, f"{where}.model") from error
+    return network
+
+
+def _count_classes(name: str, options: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> int:
+    """Count the classes of the file's head; 0 where the file has no head."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network = _make(name, options, where)
+    names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    for classifier in [names] if isinstance(names, str) else names:
+        for prefix in ("", *PREFIXES):
+            weight = state.get(f"{prefix}{classifier}.weight")
+            if weight is not None:
+                return int(weight.shape[0])
+    return 0
+
+
+def _download(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
+    """Let timm find its weights: in its cache, or at its hub where that answers."""
+    try:
+        with torch.random.fork_rng(devices=[]), _quick_to_give_up():
+            return _make(name, options, where, pretrained=True)
+    except (OSError, InputError) as error:
+        expected = "weights: a local .safetensors or checkpoint file for this model"
+        reason = str(error).partition("\n")[0]
+        found = f"none, and timm could not fetch its own ({type(error).__name__}: {reason})"
+        raise InputError(expected, found, f"{where}.weights") from error
+
+
+@contextmanager
+def _quick_to_give_up() -> Iterator[None]:
+    """Read the cache only where the hub does not answer at once; the hub's client would retry for a minute."""
+    from huggingface_hub import constants  # noqa: PLC0415 - heavy
+    from huggingface_hub.utils import get_session  # noqa: PLC0415 - heavy
+
+    offline = constants.HF_HUB_OFFLINE
+    if not offline:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=PROBE_S)
+        except Exception:  # whatever its client raises, the hub did not answer
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+@hookimpl
+def autoxfer_sources() -> list[type[SourceLoader]]:
+    """Offer timm's models."""
+    return [TimmLoader]
