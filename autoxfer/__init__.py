@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
+    from autoxfer.building import Normalise as Normalise, Pool as Pool, start_head as start_head, with_head as with_head
     from autoxfer.config import RunConfig as RunConfig
     from autoxfer.dataset import (
         Column as Column,
@@ -16,6 +17,12 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
     )
     from autoxfer.errors import AutoxferError as AutoxferError, InputError as InputError, Unsupported as Unsupported
     from autoxfer.hooks import hookimpl as hookimpl
+    from autoxfer.linear import (
+        fit_head as fit_head,
+        ridge_path as ridge_path,
+        softmax_path as softmax_path,
+        strength_grid as strength_grid,
+    )
     from autoxfer.prediction import Predictor as Predictor, load as load
     from autoxfer.records import Recipe as Recipe, Score as Score, SourceSpec as SourceSpec, Verdict as Verdict
     from autoxfer.selection import Result as Result, run as run
@@ -52,6 +59,14 @@ _HOMES = {
     "Tap": "strategy",
     "TrainData": "strategy",
     "Trainer": "strategy",
+    "Normalise": "building",
+    "Pool": "building",
+    "start_head": "building",
+    "with_head": "building",
+    "fit_head": "linear",
+    "ridge_path": "linear",
+    "softmax_path": "linear",
+    "strength_grid": "linear",
     "Source": "source",
     "SourceLoader": "source",
     "Column": "dataset",

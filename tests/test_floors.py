@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "records"),
-    ("strategy", "source", "dataset", "hooks", "metrics", "linear", "architectures", "augmentation"),
-    ("guard", "splitting", "preparation", "cutting", "admission", "offers"),
+    ("strategy", "source", "dataset", "hooks", "metrics", "linear", "convex", "architectures", "augmentation"),
+    ("guard", "splitting", "preparation", "cutting", "building", "admission", "offers"),
     ("plugins", "config", "runfile", "runfolder", "features", "training"),
     ("tuning", "tracking", "export", "engines", "trials"),
     ("prediction", "selection", "planning"),

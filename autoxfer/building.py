@@ -1,0 +1,90 @@
+"""What strategies are built with: a body with a linear head, features made comparable, a head fitted first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoxfer.heads import Pool
+from autoxfer.linear import fit_head, principal_axes
+from autoxfer.strategy import Candidate, Tap, TrainData
+
+__all__ = ["Normalise", "Pool", "start_head", "with_head"]
+
+NORMALISATIONS = ("none", "standardise", "l2")
+
+
+def with_head(body: nn.Module, n_features: int, n_outputs: int, *, dropout: float = 0.0) -> nn.Sequential:
+    """Put a linear head on a body: children "body", "dropout" and "head", for groups to match."""
+    head = nn.Linear(n_features, n_outputs)
+    return nn.Sequential(OrderedDict(body=body, dropout=nn.Dropout(dropout), head=head))
+
+
+def start_head(candidate: Candidate, data: TrainData) -> None:
+    """Fit the child "head" on the features of the train split, which the body still gives before its first step.
+
+    Kumar et al., "Fine-tuning can distort pretrained features", ICLR 2022, https://arxiv.org/abs/2202.10054.
+    """
+    head = candidate.module.get_submodule("head")
+    assert isinstance(head, nn.Linear)
+    weight, bias = fit_head(data[Tap("last")], data.labels, head.out_features)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+
+
+@final
+class Normalise(nn.Module):
+    """Make features comparable: by the train split's mean and spread, or by each example's own length.
+
+    With ``n_components`` they are turned to their principal axes first. Call ``fit`` before training.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, n_features: int, kind: str = "none", n_components: int = 0) -> None:
+        super().__init__()
+        if kind not in NORMALISATIONS:
+            raise ValueError(f"normalisation must be one of {', '.join(NORMALISATIONS)}; got {kind!r}")
+        self.kind = kind
+        self.n_components = min(n_components, n_features)
+        self.n_features = self.n_components or n_features
+        if self.n_components:
+            self.register_buffer("mean", torch.zeros(n_features))
+            self.register_buffer("axes", torch.eye(n_features, self.n_components))
+        if kind == "standardise":
+            self.register_buffer("center", torch.zeros(self.n_features))
+            self.register_buffer("spread", torch.ones(self.n_features))
+
+    @torch.no_grad()
+    def fit(self, features: Tensor) -> None:
+        """Take the statistics from (n, n_features) of the train split; a constant feature stays as it is."""
+        if self.n_components:
+            turned = principal_axes(features)
+            self.mean.copy_(turned.mean)
+            self.axes.zero_()
+            leading = turned.axes.flip(1)[:, : self.n_components]  # strongest first; fewer where n is small
+            self.axes[:, : leading.shape[1]].copy_(leading)
+            features = (features - turned.mean.to(features)) @ turned.axes.flip(1)[:, : self.n_components].to(features)
+            features = functional.pad(features, (0, self.n_components - features.shape[1]))
+        if self.kind == "standardise":
+            spread = features.std(0, correction=0)
+            self.center.copy_(features.mean(0))
+            self.spread.copy_(torch.where(spread > 1e-6 * spread.amax(), spread, torch.ones_like(spread)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch, self.n_features)."""
+        if self.n_components:
+            x = (x - self.mean) @ self.axes
+        if self.kind == "standardise":
+            x = (x - self.center) / self.spread
+        if self.kind == "l2":
+            x = functional.normalize(x, dim=1) * self.n_features**0.5  # mean square 1, as after standardising
+        return x

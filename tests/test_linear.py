@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from autoxfer.linear import fit_head, ridge_path, softmax_path, strength_grid
+
+
+def _regression(n: int, p: int, q: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(n, p, generator=generator) * torch.linspace(0.1, 3, p) + 5
+    W = torch.randn(p, q, generator=generator)
+    return X, X @ W + torch.randn(n, q, generator=generator)
+
+
+def _classes(n: int, p: int, n_classes: int) -> tuple[Tensor, Tensor]:
+    X, scores = _regression(n, p, n_classes)
+    return X, (scores - scores.mean(0)).argmax(1)
+
+
+def _naive_ridge(features: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    X, Y = features, targets
+    mean, level = X.mean(0), Y.mean(0)
+    W = torch.linalg.solve((X - mean).T @ (X - mean) + strength * torch.eye(X.shape[1]), (X - mean).T @ (Y - level))
+    return W, level - mean @ W
+
+
+@pytest.mark.parametrize("p", [3, 40])  # fewer features than examples, and more
+def test_the_ridge_path_solves_the_normal_equations_at_every_strength(p: int) -> None:
+    X, Y = (tensor.double() for tensor in _regression(20, p))
+    strengths = torch.tensor([0.1, 10.0, 1000.0])
+    weights, biases, _ = ridge_path(X, Y, strengths)
+    for i, strength in enumerate(strengths.tolist()):
+        W, b = _naive_ridge(X, Y, strength)
+        torch.testing.assert_close(weights[i], W)
+        torch.testing.assert_close(biases[i], b)
+
+
+@pytest.mark.parametrize("p", [3, 40])
+def test_leave_one_out_errors_are_those_of_leaving_each_example_out(p: int) -> None:
+    X, Y = (tensor.double() for tensor in _regression(20, p))
+    strengths = torch.tensor([0.1, 100.0])
+    _, _, errors = ridge_path(X, Y, strengths)
+    for i, strength in enumerate(strengths.tolist()):
+        squares = []
+        for row in range(20):
+            rest = torch.arange(20) != row
+            W, b = _naive_ridge(X[rest], Y[rest], strength)
+            squares.append((Y[row] - X[row] @ W - b).square().mean())
+        torch.testing.assert_close(errors[i], torch.stack(squares).mean())
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 5), (30, 50)])
+def test_the_softmax_path_agrees_with_scikit_learn(n: int, p: int) -> None:
+    X, y = _classes(n, p, 3)
+    strengths = torch.tensor([1.0, 0.1, 100.0])  # in any order
+    weights, biases = softmax_path(X.double(), y, 3, strengths, tolerance=1e-15)
+    for i, strength in enumerate(strengths.tolist()):
+        naive = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=10_000).fit(X.double().numpy(), y.numpy())
+        np.testing.assert_allclose(weights[i].T.numpy(), naive.coef_, atol=1e-4)
+        ours = biases[i].numpy() - biases[i].numpy().mean()  # a constant added to every bias changes nothing
+        np.testing.assert_allclose(ours, naive.intercept_ - naive.intercept_.mean(), atol=1e-3)
+
+
+def test_at_the_softmax_solution_the_gradient_is_zero_even_where_classes_are_separable() -> None:
+    X, y = _classes(40, 60, 4)
+    strengths = strength_grid(X, 8)
+    weights, biases = softmax_path(X.double(), y, 4, strengths, tolerance=1e-14)
+    weights, biases = weights.requires_grad_(), biases.requires_grad_()
+    for W, b, strength in zip(weights, biases, strengths, strict=True):
+        loss = (
+            torch.nn.functional.cross_entropy(X.double() @ W + b, y, reduction="sum") + strength / 2 * W.square().sum()
+        )
+        loss.backward()
+    assert weights.grad is not None
+    assert biases.grad is not None
+    assert weights.grad.abs().max() < 1e-3
+    assert biases.grad.abs().max() < 1e-3
+
+
+def test_single_precision_gives_the_same_probabilities() -> None:
+    X, y = _classes(200, 10, 3)
+    strengths = strength_grid(X, 5)
+    single, exact = softmax_path(X, y, 3, strengths), softmax_path(X.double(), y, 3, strengths, tolerance=1e-12)
+    for (W, b), (W_exact, b_exact) in zip(zip(*single, strict=True), zip(*exact, strict=True), strict=True):
+        difference = (X.double() @ W + b).softmax(1) - (X.double() @ W_exact + b_exact).softmax(1)
+        assert difference.abs().max() < 0.01
+
+
+def test_the_head_for_classes_is_regularised_where_features_are_noise() -> None:
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(60) % 3
+    informative = torch.nn.functional.one_hot(y, 3) + 0.3 * torch.randn(60, 3, generator=generator)
+    noise = torch.randn(60, 50, generator=generator)
+    weight, bias = fit_head(noise, y, 3)
+    assert (weight.shape, bias.shape) == ((3, 50), (3,))
+    assert (noise @ weight.T + bias).softmax(1).amax(1).mean() < 0.55
+    weight, bias = fit_head(informative, y, 3)
+    assert ((informative @ weight.T + bias).argmax(1) == y).float().mean() > 0.95
+
+
+def test_the_head_for_numbers_has_the_least_leave_one_out_error() -> None:
+    X, Y = _regression(50, 30, 1)
+    weight, bias = fit_head(X, Y, 1)
+    strengths = strength_grid(X, 13)
+    weights, biases, errors = ridge_path(X, Y, strengths)
+    torch.testing.assert_close(weight, weights[errors.argmin()].T.float())
+    torch.testing.assert_close(bias, biases[errors.argmin()].float())
+
+
+def test_constant_features_and_a_class_that_never_occurs_do_no_harm() -> None:
+    X = torch.cat([torch.randn(12, 2, generator=torch.Generator().manual_seed(0)), torch.ones(12, 3)], 1)
+    weights, biases = softmax_path(X, torch.arange(12) % 2, 3, strength_grid(X, 4))
+    assert torch.isfinite(torch.cat([weights.flatten(), biases.flatten()])).all()
+    assert (weights[:, 2:].abs() < 1e-6).all()
+    weight, bias = fit_head(torch.ones(12, 3), torch.arange(12) % 2, 2)
+    assert torch.isfinite(torch.cat([weight.flatten(), bias])).all()
+
+
+def test_a_label_outside_the_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1; got 0 to 2"):
+        softmax_path(torch.randn(3, 2), torch.arange(3), 2, torch.ones(1))
