@@ -1,0 +1,104 @@
+r"""Adapters: small bottlenecks behind the blocks of a frozen source.
+
+Houlsby et al., "Parameter-efficient transfer learning for NLP", ICML 2019, https://arxiv.org/abs/1902.00751:
+
+    x + W_up gelu(W_down x),        W_up = 0 at the start
+
+Differs from the paper: behind every block of any network (1x1 convolutions where activations are maps), normalisation
+layers stay frozen, and the head is fitted first, so that training starts at the linear probe.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoxfer import (
+    Candidate,
+    Fitted,
+    Problem,
+    Recipe,
+    Strategy,
+    Tap,
+    TrainData,
+    Trainer,
+    hookimpl,
+    start_head,
+    with_head,
+)
+
+
+class Adapter(nn.Module):
+    """x + up(gelu(down(x))) over channels, or over the last dimension; starts as the identity."""
+
+    def __init__(self, shape: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.down: nn.Module
+        self.up: nn.Conv2d | nn.Linear
+        if len(shape) == 3:
+            self.down, self.up = nn.Conv2d(shape[0], width, 1), nn.Conv2d(width, shape[0], 1)
+        else:
+            self.down, self.up = nn.Linear(shape[-1], width), nn.Linear(width, shape[-1])
+        nn.init.zeros_(self.up.weight)
+        assert self.up.bias is not None
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In the shape of ``x``."""
+        out: Tensor = x + self.up(functional.gelu(self.down(x)))
+        return out
+
+
+@final
+@dataclass(frozen=True)
+class Adapters(Strategy):
+    """Train bottlenecks of ``width`` behind all blocks, or the last half of them."""
+
+    name: ClassVar[str] = "adapters"
+    recipe: ClassVar[Recipe | None] = Recipe(lr=3e-3)
+    width: int = 16
+    blocks: str = "all"  # all, late
+    dropout: float = 0.0
+    head_first: bool = True
+
+    @classmethod
+    def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
+        """Choose width and place."""
+        several = len(problem.source.taps) > 2
+        return {
+            "width": IntDistribution(4, 64, log=True),
+            "blocks": CategoricalDistribution(["all", "late"] if several else ["all"]),
+            "dropout": FloatDistribution(0.0, 0.5),
+        }
+
+    def build(self, problem: Problem) -> Candidate:
+        """Read the cached activation where the first adapter stands, and put the others into what follows."""
+        source = problem.source
+        ends = source.taps[1:]  # a block ends at each
+        first, *others = ends[len(ends) // 2 :] if self.blocks == "late" else ends
+        body = source.suffix(first.name).requires_grad_(False)
+        names = dict(zip((name for name, _ in body.named_children()), others, strict=True))
+        children: OrderedDict[str, nn.Module] = OrderedDict(adapter=Adapter(first.shape, self.width))
+        for name, block in body.named_children():
+            children[name] = block
+            children[f"{name}_adapter"] = Adapter(names[name].shape, self.width)
+        module = with_head(nn.Sequential(children), source.n_features, problem.n_outputs, dropout=self.dropout)
+        return Candidate(module, (Tap(first.name),))
+
+    def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
+        """Fit the head, then train adapters and head."""
+        if self.head_first:
+            start_head(candidate, data)
+        return trainer.run(candidate)
+
+
+@hookimpl
+def autoxfer_strategies() -> list[type[Strategy]]:
+    """Offer adapters."""
+    return [Adapters]

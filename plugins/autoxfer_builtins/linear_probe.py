@@ -1,0 +1,93 @@
+r"""Linear probe: a linear model on the frozen source's features, for every penalty at once.
+
+Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016,
+https://arxiv.org/abs/1610.01644:
+
+    min over W, b of  sum_i loss(W' f(x_i) + b, y_i) + strength / 2 * ||W||^2
+
+Differs from the paper: solved to the optimum, not by gradient steps, along a path of strengths among which the tune
+split chooses; so no trial is spent on the strength.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
+
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from torch import nn
+
+from autoxfer import (
+    Candidate,
+    Fitted,
+    Normalise,
+    Pool,
+    Problem,
+    Recipe,
+    Strategy,
+    Tap,
+    TrainData,
+    Trainer,
+    hookimpl,
+    ridge_path,
+    softmax_path,
+    strength_grid,
+    with_head,
+)
+
+
+@final
+@dataclass(frozen=True)
+class LinearProbe(Strategy):
+    """Fit a linear model on the activation at ``tap``, averaged over space, after ``normalisation``."""
+
+    name: ClassVar[str] = "linear_probe"
+    recipe: ClassVar[Recipe | None] = None
+    tap: str = "last"
+    normalisation: str = "standardise"
+
+    @classmethod
+    def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
+        """Choose among the last three taps."""
+        taps = [tap.name for tap in reversed(problem.source.taps[1:])]
+        return {
+            "tap": CategoricalDistribution(taps[:3]),
+            "normalisation": CategoricalDistribution(["none", "standardise", "l2"]),
+        }
+
+    def build(self, problem: Problem) -> Candidate:
+        """Make the linear model."""
+        shape = problem.source.tap(self.tap).shape
+        with torch.no_grad():
+            n_features = Pool()(torch.zeros(1, *shape)).shape[1]
+        normalise = Normalise(n_features, self.normalisation)
+        body = nn.Sequential(OrderedDict(pool=Pool(), normalise=normalise))
+        return Candidate(with_head(body, n_features, problem.n_outputs), (Tap(self.tap),))
+
+    def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
+        """Solve for the whole path and let the tune split choose; the chosen strength is in units of the features."""
+        module = candidate.module.to(data.labels.device)
+        head, normalise = module.get_submodule("head"), module.get_submodule("body.normalise")
+        assert isinstance(head, nn.Linear)
+        assert isinstance(normalise, Normalise)
+        with torch.no_grad():
+            features = Pool()(data[candidate.inputs[0]])
+            normalise.fit(features)
+            features = normalise(features)
+        strengths = strength_grid(features)
+        if data.labels.is_floating_point():
+            weights, biases, _ = ridge_path(features, data.labels, strengths)
+        else:
+            weights, biases = softmax_path(features, data.labels, head.out_features, strengths)
+        path = zip(strengths.tolist(), weights.float(), biases.float(), strict=True)
+        states = ((strength, {"head.weight": W.T, "head.bias": b}) for strength, W, b in path)
+        fitted = trainer.choose(candidate, states)
+        return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})
+
+
+@hookimpl
+def autoxfer_strategies() -> list[type[Strategy]]:
+    """Offer the linear probe."""
+    return [LinearProbe]
