@@ -107,10 +107,9 @@ def _cells(columns: Sequence[Column], raw: Any, where: str) -> list[NDArray[Any]
         if absent:
             raise InputError(f"the columns {', '.join(names)}", f"none called {', '.join(absent)}", where)
         return [_objects(raw[name]) for name in names]
-    array = np.asarray(raw) if isinstance(raw, np.ndarray) else _objects(raw)
-    rows = array if array.ndim == 2 else _rows(array, len(names), where)
-    if rows.shape[1] != len(names):
-        raise InputError(f"{len(names)} columns ({', '.join(names)})", f"{rows.shape[1]}", where)
+    rows = raw if isinstance(raw, np.ndarray) else _objects(raw)
+    if rows.ndim != 2 or rows.shape[1] != len(names):
+        raise InputError(f"rows of {len(names)} values ({', '.join(names)})", f"shape {rows.shape}", where)
     if rows.dtype.kind in "buif" and any(column.kind == "categorical" for column in columns):
         raise InputError("names of categories (a DataFrame, or rows with strings)", "an array of numbers", where)
     return list(rows.T)
@@ -125,10 +124,6 @@ def _objects(values: Any) -> NDArray[Any]:
     if isinstance(values, (str, int, float)) or values is None:
         values = [values]
     return np.array(list(values), dtype=object)
-
-
-def _rows(array: NDArray[Any], width: int, where: str) -> NDArray[Any]:
-    raise InputError(f"rows of {width} values each", f"rows that differ in length, shape {array.shape}", where)
 
 
 def _column(column: Column, values: NDArray[Any], where: str) -> NDArray[np.float32]:

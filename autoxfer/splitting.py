@@ -193,7 +193,7 @@ def _draw(
     """Deal the pool's rows to the splits, each class in proportion, copies together; the rest goes to none.
 
     The examples are put in an order in which every class is spread evenly, and the order is cut into the splits: each
-    gets its exact size (but for copies at a cut) and each class its share to within about one example.
+    gets its exact size (but for copies at a cut) and each class its share to within a few examples.
     """
     _, first, unit, weight = np.unique(group[pool], return_index=True, return_inverse=True, return_counts=True)
     kind = strata[pool][first]

@@ -68,19 +68,24 @@ def _load(path: Path) -> Arrays:
 
 def _keys(arrays: Arrays, spec: DataSpec, where: str) -> tuple[str, str]:
     """Find which key holds examples and which labels, both without prefix."""
-    bare = {key.removeprefix(f"{part}_") for key in arrays for part in ("", *PARTS)} | set(arrays)
+    bare = {_bare(key) for key in arrays}
     kind = next((name for name in EXAMPLES if name in bare), None)
     if kind is None:
         found = f"the keys {', '.join(arrays) or '(none)'}"
         raise InputError("the key images or features (or train_images, ...)", found, where)
     target = "labels" if spec.target in (None, "label") else spec.target
     if target not in bare:
-        names = sorted(
-            name for name in bare if name not in EXAMPLES and not name.endswith("_names") and name not in arrays
-        )
-        names = names or sorted(name for name in arrays if name not in EXAMPLES and not name.endswith("_names"))
-        raise unknown_target(DataSpec(spec.location, target), names or ["labels"])
+        names = sorted(name for name in bare if name not in EXAMPLES and not name.endswith("_names"))
+        if spec.target is None or not names:
+            raise InputError(f"the key labels beside {kind}", f"the keys {', '.join(arrays)}", where)
+        raise unknown_target(spec, names)
     return kind, target
+
+
+def _bare(key: str) -> str:
+    """Take the part's name off a key: train_images -> images."""
+    part = next((part for part in PARTS if key.startswith(f"{part}_")), None)
+    return key if part is None else key.removeprefix(f"{part}_")
 
 
 def _pair(arrays: Arrays, kind: str, target: str, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
