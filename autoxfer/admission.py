@@ -63,8 +63,8 @@ def _fields_fault(offered: type) -> str:
     if taken := sorted(RECIPE_FIELDS.intersection(field.name for field in fields)):
         return f"{offered.__name__} has fields that belong to the recipe: {', '.join(taken)}"
     for field in fields:
-        if field.init and field.default is field.default_factory is dataclasses.MISSING:
-            return f"{offered.__name__}.{field.name} has no default; the defaults are the first trial of every study"
+        if field.default is dataclasses.MISSING:  # a factory's value would be no plain data
+            return f"{offered.__name__}.{field.name} has no plain default; defaults are the first trial of every study"
     recipe = inspect.getattr_static(offered, "recipe", None)
     if recipe is not None and not isinstance(recipe, Recipe):
         return f"{offered.__name__}.recipe must be a Recipe or None; got {recipe!r}"

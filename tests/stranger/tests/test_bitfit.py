@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-from autoxfer.testing import Check, checks
 from autoxfer_bitfit import BitFit
 
+from autoxfer.testing import Check, parametrize
 
-@pytest.mark.parametrize("check", checks(BitFit), ids=str)
+
+@parametrize(BitFit)
 def test_bitfit_keeps_the_promises_of_a_strategy(check: Check) -> None:
     check()

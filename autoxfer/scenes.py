@@ -1,0 +1,182 @@
+"""Tiny problems on which a strategy is tried: images and vectors, classes and numbers, each with a small source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autoxfer.architectures import architectures
+from autoxfer.dataset import Schema
+from autoxfer.features import Features, TrainTensors, resolve
+from autoxfer.metrics import get_metric
+from autoxfer.preparation import prepare
+from autoxfer.records import Modality, Recipe, Task
+from autoxfer.source import Source
+from autoxfer.strategy import Candidate, Fitted, Input, Problem, Strategy
+from autoxfer.training import GradientTrainer, Target
+from autoxfer.trials import seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CPU = torch.device("cpu")
+N_TRAIN, N_TUNE, STEPS, SEED = 40, 30, 12, 7
+SCENES: tuple[tuple[Modality, Task], ...] = (
+    ("image", "classification"),
+    ("image", "regression"),
+    ("vector", "classification"),
+    ("vector", "regression"),
+)
+
+
+@final
+@dataclass(frozen=True)
+class Scene:
+    """A tiny target task with everything that a trial needs."""
+
+    problem: Problem  # with its one source
+    features: Features
+    labels: Tensor  # of the train split: (n,) int64 or (n, 1) float32 standardised
+    tune: Target
+
+    def __str__(self) -> str:
+        return f"{self.problem.modality}-{self.problem.task}"
+
+    def problem_for(self, strategy: type[Strategy]) -> Problem:
+        """Give the problem as the strategy asks for it: without a source where it needs none."""
+        return self.problem if strategy.needs_source else replace(self.problem, sources=())
+
+    def trainer(self, strategy: type[Strategy], floors: Sequence[tuple[float, float]] = ()) -> GradientTrainer:
+        """Make the trainer of a short trial."""
+        recipe = replace(strategy.recipe or Recipe(), steps=STEPS, batch=16, augment="none")
+        problem = self.problem_for(strategy)
+        return GradientTrainer(self.features, problem, self.labels, self.tune, recipe, seed=1, floors=floors)
+
+    def build(self, instance: Strategy) -> Candidate:
+        """Build a candidate as the core does: under a forked, seeded random state."""
+        with seeded(SEED, CPU):
+            return instance.build(self.problem_for(type(instance)))
+
+    def train(self, instance: Strategy, candidate: Candidate, trainer: GradientTrainer | None = None) -> Fitted:
+        """Fit a candidate; the strategy is given nothing but what the contract names."""
+        data = TrainTensors(self.features, self.problem_for(type(instance)), self.labels)
+        with seeded(SEED + 1, CPU):
+            return instance.fit(candidate, _OnlyData(data), _OnlyTrainer(trainer or self.trainer(type(instance))))
+
+    def fit(self, instance: Strategy) -> tuple[Candidate, Fitted]:
+        """Build and train."""
+        candidate = self.build(instance)
+        return candidate, self.train(instance, candidate)
+
+    def answer(self, candidate: Candidate, n: int) -> Tensor:
+        """Answer the first ``n`` tune examples in evaluation mode, from the cached inputs."""
+        inputs = tuple(resolve(name, self.problem) for name in candidate.inputs)
+        tensors = self.features.batch(inputs, "tune", torch.arange(n))
+        candidate.module.eval()
+        with torch.no_grad():
+            outputs: Tensor = candidate.module(*tensors)
+        return outputs
+
+
+class _OnlyTrainer:
+    """What the contract names of a trainer; the tune labels above all are out of reach."""
+
+    __slots__ = ("choose", "recipe", "run", "score")
+
+    def __init__(self, trainer: GradientTrainer) -> None:
+        self.recipe, self.run, self.score, self.choose = trainer.recipe, trainer.run, trainer.score, trainer.choose
+
+
+class _OnlyData:
+    """The train split through the contract's two doors."""
+
+    __slots__ = ("_get", "labels")
+
+    def __init__(self, data: TrainTensors) -> None:
+        self._get, self.labels = data.__getitem__, data.labels
+
+    def __getitem__(self, name: Input) -> Tensor:
+        return self._get(name)
+
+
+@cache
+def scene(modality: Modality, task: Task) -> Scene:
+    """Make a tiny problem; the same one every time."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(3, size=N_TRAIN + N_TUNE)
+    schema, examples = _images(kinds, rng) if modality == "image" else _vectors(kinds, rng)
+    schema = replace(schema, task=task, classes=("a", "b", "c") if task == "classification" else ())
+    source = _source(modality)
+    preparation = prepare(schema, examples[:N_TRAIN])
+    shape = tuple(preparation.natural_shape)
+    stored = {"train": torch.from_numpy(examples[:N_TRAIN]), "tune": torch.from_numpy(examples[N_TRAIN:])}
+    values = kinds if task == "classification" else (20.0 + 5.0 * kinds + rng.normal(size=len(kinds)))
+    labels = torch.from_numpy(values[:N_TRAIN])
+    center, spread = 0.0, 1.0
+    if task == "regression":
+        center, spread = float(labels.mean()), float(labels.std(correction=0))
+        labels = ((labels - center) / spread).float()[:, None]
+    problem = Problem(
+        task=task,
+        modality=modality,
+        shape=shape,
+        n_outputs=3 if task == "classification" else 1,
+        n_train=N_TRAIN,
+        sources=(source,),
+        architectures=architectures(shape, [source]),
+    )
+    tune = Target(values[N_TRAIN:], get_metric(None, task), center, spread)
+    return Scene(problem, Features(preparation, {source.name: source}, stored, CPU), labels, tune)
+
+
+def _images(kinds: NDArray[np.int64], rng: np.random.Generator) -> tuple[Schema, NDArray[Any]]:
+    """Draw grey pictures (n, 12, 12) of noise with a bright bar whose height is the kind."""
+    pictures = rng.integers(0, 90, size=(len(kinds), 12, 12), dtype=np.uint8)
+    for picture, kind in zip(pictures, kinds, strict=True):
+        picture[4 * kind : 4 * kind + 4] += 120
+    return Schema("image", "classification", (12, 12), "uint8"), pictures
+
+
+def _vectors(kinds: NDArray[np.int64], rng: np.random.Generator) -> tuple[Schema, NDArray[Any]]:
+    """Draw vectors (n, 6) about a centre for each kind."""
+    vectors = rng.normal(size=(len(kinds), 6)) + 2.0 * np.eye(3, 6)[kinds]
+    return Schema("vector", "classification", (6,), "float32"), vectors.astype(np.float32)
+
+
+def _source(modality: Modality) -> Source:
+    factory, shape = (_convolutions, (3, 12, 12)) if modality == "image" else (_layers, (6,))
+    with seeded(0, CPU):
+        network = factory()
+        for part in network.modules():  # statistics and gains that differ from what a new layer starts with
+            if isinstance(part, nn.BatchNorm2d):
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.normal_(part.bias, std=0.1)
+                nn.init.normal_(part.running_mean, std=0.1)  # type: ignore[arg-type]
+                nn.init.uniform_(part.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    statistics: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if modality == "image" else {}
+    return Source.from_network(f"tiny_{modality}", factory, network, input_shape=shape, **statistics)
+
+
+def _convolutions() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
+def _layers() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 5))
