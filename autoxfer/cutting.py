@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from autoxfer import tracing
 from autoxfer.errors import InputError
 from autoxfer.heads import Pool, close, split_head
-
-Named = list[tuple[str, nn.Module]]
+from autoxfer.opening import Named, open_module, repeated
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = Non
         names = {id(tensor): name for name, tensor in tensors(work).items()}
         _set_inplace_off(work)
         aliases: dict[str, str] = {}
-        parts = open_module(work, "", aliases) if opened else [("network", work)]
+        parts = open_module(work, "", aliases, repeated(work)) if opened else [("network", work)]
         try:
             parts = _settle(parts, inputs)
             if _agrees(parts, inputs, expected):
@@ -54,62 +53,6 @@ def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = Non
             if not opened:
                 raise
     raise InputError("a network that gives the same output twice in evaluation mode", "different outputs", where)
-
-
-def open_module(module: nn.Module, prefix: str, aliases: dict[str, str]) -> Named:
-    """Make the finest chain of segments with weights; a module that cannot be opened is one segment."""
-    whole = [(prefix or "network", module)]
-    graph = tracing.trace(module)
-    parts = tracing.units(graph) if graph is not None else None
-    if parts is None:
-        return whole
-    segments = [named for run in tracing.runs(module, parts) for named in _segments(module, prefix, run, aliases)]
-    if prefix and len(segments) < 2:
-        return whole
-    return segments
-
-
-def _segments(module: nn.Module, prefix: str, run: list[tracing.Unit], aliases: dict[str, str]) -> Named:
-    """Make the segments of one run: one, or several where the child that it is built around can be opened."""
-    weighted = [index for index, unit in enumerate(run) if tracing.weights(module, unit)]
-    if not weighted:
-        return [(prefix or "network", tracing.assemble(module, run))]
-    core = weighted[0]
-    path = tracing.plain_call(run[core])
-    name = _join(prefix, path or _last_weighted(module, run[core]))
-    if path is not None and _openable(child := module.get_submodule(path)):
-        inner = open_module(child, name, aliases)
-        if len(inner) > 1:
-            aliases[name] = inner[-1][0]
-            _attach(module, inner, run[:core], run[core + 1 :])
-            return inner
-    return [(name, tracing.assemble(module, run))]
-
-
-def _attach(module: nn.Module, inner: Named, lead: list[tracing.Unit], tail: list[tracing.Unit]) -> None:
-    if lead:
-        name, first = inner[0]
-        inner[0] = (name, nn.Sequential(OrderedDict(lead=tracing.assemble(module, lead), body=first)))
-    if tail:
-        name, last = inner[-1]
-        inner[-1] = (name, nn.Sequential(OrderedDict(body=last, tail=tracing.assemble(module, tail))))
-
-
-def _openable(module: nn.Module) -> bool:
-    """Whether it may hold more than one segment; torch's own composites (attention, encoders) stay whole."""
-    own = type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
-    return not own and tracing.matrices(list(module.parameters())) > 1
-
-
-def _last_weighted(module: nn.Module, unit: tracing.Unit) -> str:
-    """Name a unit of several nodes after its last child with weights."""
-    paths = [str(node.target) for node in unit if node.op == "call_module"]
-    weighted = [path for path in paths if tracing.matrices(list(module.get_submodule(path).parameters()))]
-    return (weighted or paths or ["body"])[-1]
-
-
-def _join(prefix: str, path: str) -> str:
-    return f"{prefix}.{path}" if prefix else path
 
 
 def _settle(parts: Named, inputs: Sequence[Tensor]) -> Named:
@@ -144,7 +87,7 @@ def _merge_shared(parts: Named) -> Named:
         start = min((first[tensor] for tensor in tensors if tensor in first), default=len(groups) - 1)
         groups[start:] = [[named for group in groups[start:] for named in group]]
         first = {tensor: min(group, start) for tensor, group in first.items()}
-        first |= {tensor: start for tensor in tensors}
+        first |= dict.fromkeys(tensors, start)
     return [_merged(group) for group in groups]
 
 
@@ -188,7 +131,7 @@ def _finish(
         head=None if head is None else head.eval().requires_grad_(False),
         aliases={
             outer: ends[inner]
-            for outer, inner in (aliases | ends).items()
+            for outer, inner in {**aliases, **ends}.items()
             if inner in ends and outer not in ends.values()
         },
         origins=tuple(_origins(module, names) for _, module in parts),
@@ -238,15 +181,16 @@ def _examples(shape: Sequence[int]) -> list[Tensor]:
 
 
 def _run(network: nn.Module, x: Tensor, where: str) -> Tensor:
+    y: Any
     try:
         with torch.no_grad():
-            y = network(x)
+            y = network(x.clone())  # it may work in place
     except Exception as error:
         size = "x".join(map(str, x.shape[1:]))
         raise InputError(
             f"a network that runs on its input shape {size}", f"{type(error).__name__}: {error}", where
         ) from error
-    if not _is_activation(y, x.shape[0]):
+    if not isinstance(y, Tensor) or not _is_activation(y, x.shape[0]):
         kind = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise InputError("a network that returns one tensor (batch, ...)", kind, where)
     return y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor, nn
 
 from autoxfer.tracing import matrices
 
-_LINKS = (lambda z: z, lambda z: z.softmax(1), lambda z: z.log_softmax(1), lambda z: z.sigmoid())
+_LINKS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda z: z,
+    lambda z: z.softmax(1),
+    lambda z: z.log_softmax(1),
+    lambda z: z.sigmoid(),
+)
 
 
 class Pool(nn.Module):
@@ -50,6 +56,9 @@ def split_head(last: nn.Module, x: Tensor, n_classes: int | None) -> tuple[nn.Mo
             head = copy.deepcopy(module)
             last.set_submodule(path, nn.Identity())
             return last, head
+    if isinstance(module, nn.Conv2d) and path and before.shape[2:] == (1, 1) and close(after.flatten(1), y.flatten(1)):
+        last.set_submodule(path, nn.Identity())
+        return last, _as_linear(module)
     if alone and isinstance(module, nn.Conv2d) and y.flatten(1).shape[1] == module.out_channels:
         return _split_convolution(last, module, x, y, n_classes)
     return last, None
@@ -58,17 +67,25 @@ def split_head(last: nn.Module, x: Tensor, n_classes: int | None) -> tuple[nn.Mo
 def _split_convolution(
     last: nn.Module, conv: nn.Conv2d, x: Tensor, y: Tensor, n_classes: int | None
 ) -> tuple[nn.Module | None, nn.Linear | None]:
-    """A 1x1 convolution whose output is averaged is a linear layer on the averaged features, unless ReLU comes between."""
+    """Split a 1x1 convolution whose output is averaged: a linear layer on averaged features, unless ReLU is between."""
     own = sum(p.numel() for p in conv.parameters())
     if conv.kernel_size != (1, 1) or conv.groups != 1 or sum(p.numel() for p in last.parameters()) != own:
         return last, None
-    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
-    linear.load_state_dict({name: tensor.reshape(tensor.shape[:2]) for name, tensor in conv.state_dict().items()})
+    linear = _as_linear(conv)
     with torch.no_grad():
         exact = close(linear(x.mean((2, 3))), y.flatten(1))
     if exact:
         return None, linear
     return (None, None) if n_classes == conv.out_channels else (last, None)
+
+
+def _as_linear(conv: nn.Conv2d) -> nn.Linear:
+    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
+    with torch.no_grad():
+        linear.weight.copy_(conv.weight.flatten(1))
+        if conv.bias is not None:
+            linear.bias.copy_(conv.bias)
+    return linear
 
 
 def close(a: Tensor, b: Tensor) -> bool:

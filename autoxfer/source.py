@@ -1,4 +1,4 @@
-"""The contract of a source: a pretrained backbone as a chain of segments, its preprocessing, its fingerprint. Provisional in 0.1."""
+"""The contract of a source: a pretrained backbone as a chain of segments, and its preprocessing. Provisional in 0.1."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from autoxfer.cutting import Chain, cut, tensors
-from autoxfer.tracing import child_name
 from autoxfer.errors import InputError
 from autoxfer.preprocessing import Preprocess
 from autoxfer.records import SourceSpec
 from autoxfer.strategy import Architecture, Tap
+from autoxfer.tracing import child_name
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,14 @@ class Source:
         return module.eval()
 
     def extract(self, taps: Sequence[str]) -> nn.Module:
-        """Make a frozen module in evaluation mode: network input -> tuple of the activations at ``taps``, in one pass."""
+        """Make a frozen module in evaluation mode: network input -> tuple of activations at ``taps``, in one pass."""
         positions = [self._position(name) for name in taps]
         return Extractor(copy.deepcopy(self._chain.segments[: max(positions, default=0)]), positions)
 
     def suffix(
         self, tap: str = "input", insert: Mapping[str, Callable[[int], nn.Module]] | None = None
     ) -> nn.Sequential:
-        """Copy what follows ``tap``, up to the features: activation there -> (batch, n_features), pretrained, trainable.
+        """Copy what follows ``tap``: activation there -> features (batch, n_features), pretrained, trainable.
 
         A child of the returned sequence is called as the tap at its end, dots replaced by underscores. ``insert`` maps
         a tap after ``tap`` to a function of the width there (channels, or the last dimension), which makes the module
@@ -174,7 +174,7 @@ class Source:
 
     @property
     def architecture(self) -> Architecture:
-        """This network to be trained from scratch."""
+        """The same network, to be trained from scratch."""
         return SourceArchitecture(self)
 
     def _position(self, name: str) -> int:
@@ -238,7 +238,7 @@ class SourceLoader(ABC):
 
     @abstractmethod
     def load(self, spec: SourceSpec) -> Source:
-        """Load it, safely. Raises InputError: no such factory, weights that do not fit, a file that wants to run code."""
+        """Load it, safely. Raises InputError: no such factory, weights that do not fit, a file that would run code."""
 
 
 def fingerprint(network: nn.Module, preprocessing: Mapping[str, Any]) -> str:

@@ -34,11 +34,13 @@ class Tracer(fx.Tracer):
     param_shapes_constant = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Every child stays whole."""
         return True
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
+        """One symbolic tensor; whatever else forward takes keeps its default."""
         return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
 
 
@@ -59,7 +61,7 @@ def _reconcile(module: nn.Module, in_training: fx.Graph, graph: fx.Graph) -> boo
     pairs = list(zip(in_training.nodes, graph.nodes, strict=False))
     if len(in_training.nodes) != len(graph.nodes):
         return False
-    twins = {ours: theirs for ours, theirs in pairs}
+    twins = dict(pairs)
     dropouts = []
     for ours, theirs in pairs:
         if ours.target in _DROPOUTS and ours.kwargs.get("training") and not theirs.kwargs.get("training"):
@@ -133,16 +135,19 @@ def weights(module: nn.Module, unit: Unit) -> int:
 
 
 def plain_call(unit: Unit) -> str | None:
-    """The child's path where a unit is nothing but one child called with the value before it."""
+    """Find the child's path where a unit is nothing but one child called with the value before it."""
     (node, *others) = unit
     plain = not others and node.op == "call_module" and len(node.args) == 1 and not node.kwargs
     return str(node.target) if plain and isinstance(node.args[0], fx.Node) else None
 
 
-def is_dropout(module: nn.Module, unit: Unit) -> bool:
-    """Whether a unit is one dropout layer: it belongs to the layer that follows it."""
+def leads(module: nn.Module, unit: Unit) -> bool:
+    """Whether a unit belongs to the layer that follows it: dropout and padding."""
     path = plain_call(unit)
-    return path is not None and isinstance(module.get_submodule(path), _DropoutNd)
+    if path is None:
+        return len(unit) == 1 and unit[0].target is functional.pad
+    child = module.get_submodule(path)
+    return isinstance(child, _DropoutNd) or type(child).__module__ == "torch.nn.modules.padding"
 
 
 def runs(module: nn.Module, parts: list[Unit]) -> list[list[Unit]]:
@@ -153,7 +158,7 @@ def runs(module: nn.Module, parts: list[Unit]) -> list[list[Unit]]:
         if weights(module, unit):
             if weighted:
                 grouped.append([])
-                while is_dropout(module, grouped[-2][-1]):
+                while leads(module, grouped[-2][-1]):
                     grouped[-1].insert(0, grouped[-2].pop())
             weighted = True
         grouped[-1].append(unit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ class MobileNet(nn.Module):
         self.conv0, self.bn0 = nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8, eps=1e-3)
         widths = [8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256]
         self.strides = [2 if k in (1, 3, 5, 11) else 1 for k in range(13)]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.dw = nn.ModuleList(
             nn.Conv2d(a, a, 3, s, 2 - s, groups=a) for (a, _), s in zip(pairs, self.strides, strict=True)
         )

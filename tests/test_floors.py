@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import autoxfer
+
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "records"),
+    ("tracing", "opening", "heads", "cutting", "preprocessing"),  # plain torch: what a source is made of
     ("strategy", "source", "dataset", "hooks", "metrics", "linear", "convex", "architectures", "augmentation"),
-    ("guard", "splitting", "preparation", "cutting", "building", "admission", "offers"),
+    ("guard", "splitting", "preparation", "building", "admission", "offers"),
     ("plugins", "config", "runfile", "runfolder", "features", "training"),
     ("tuning", "tracking", "export", "engines", "trials"),
     ("prediction", "selection", "planning"),
@@ -39,20 +42,36 @@ PLAIN_DATA = "optuna.distributions"
 class Import:
     """One imported name, and the module that imports it."""
 
-    module: str  # "selection"
+    importer: str  # "selection", "tuning.journal"
     target: str  # "autoxfer.guard.decide", "mlflow"
     for_types: bool  # under `if TYPE_CHECKING`
 
     @property
+    def module(self) -> str:
+        """The module, or the package with all that is in it, whose floor counts."""
+        return self.importer.partition(".")[0]
+
+    @property
     def neighbour(self) -> str | None:
-        """The module of this package that is imported; "" = the package's front."""
+        """The module of this package that is imported; "" = the package's front; None = another package."""
         parts = self.target.split(".")
         if parts[0] != "autoxfer":
             return None
         return parts[1] if len(parts) > 1 and parts[1] != "__version__" else ""
 
 
-def imports(path: Path, package: str = "autoxfer") -> Iterator[Import]:
+def modules(folder: Path) -> dict[str, Path]:
+    """Every module of a package but its front: "tuning.journal" -> path."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = path
+    found.pop("", None)
+    return found
+
+
+def imports(name: str, path: Path) -> Iterator[Import]:
     """Every import of one file, those inside functions too."""
     tree = ast.parse(path.read_text())
     typed = {
@@ -66,33 +85,34 @@ def imports(path: Path, package: str = "autoxfer") -> Iterator[Import]:
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(part for part in (package if node.level else "", node.module or "") if part)
+            base = ".".join(part for part in ("autoxfer" if node.level else "", node.module or "") if part)
             targets = [f"{base}.{alias.name}" for alias in node.names]
         else:
             continue
         for target in targets:
-            yield Import(path.stem, target, id(node) in typed)
+            yield Import(name, target, id(node) in typed)
 
 
 def violations(folder: Path) -> list[str]:
     """Say what breaks the rules in a package's folder."""
     floor = {name: height for height, names in enumerate(FLOORS) for name in names}
-    files = [path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
-    found = [entry for path in files for entry in imports(path)]
-    faults = [f"{path.stem} stands on no floor: add it to FLOORS" for path in files if path.stem not in floor]
+    files = modules(folder)
+    found = [entry for name, path in files.items() for entry in imports(name, path)]
+    tops = dict.fromkeys(name.partition(".")[0] for name in files)
+    faults = [f"{name} stands on no floor: add it to FLOORS" for name in tops if name not in floor]
     faults += [
-        f"{entry.module} imports {entry.target}, which stands above it"
+        f"{entry.importer} imports {entry.target}, which stands above it"
         for entry in found
         if entry.neighbour and floor.get(entry.neighbour, 99) > floor.get(entry.module, 99)
     ]
-    faults += [f"{e.module} imports {e.target} through the front door" for e in found if _hides_a_module(e)]
-    faults += [f"{e.module} imports {e.target}, which is {sorted(o)}'s" for e in found for o in _owners(e)]
-    return faults + _circle(found)
+    faults += [f"{e.importer} imports {e.target} through the front door" for e in found if _hides_a_module(e)]
+    faults += [f"{e.importer} imports {e.target}, which is {sorted(o)}'s" for e in found for o in _owners(e)]
+    return faults + _circle(found, files)
 
 
 def _hides_a_module(entry: Import) -> bool:
     """Whether a name comes lazily from ``autoxfer`` itself, which would hide the floor that it stands on."""
-    return entry.neighbour is not None and entry.neighbour[:1].isupper()
+    return entry.target.partition(".")[2] in autoxfer.__all__ and entry.neighbour not in ("", None)
 
 
 def _owners(entry: Import) -> Iterator[set[str]]:
@@ -103,11 +123,13 @@ def _owners(entry: Import) -> Iterator[set[str]]:
             yield owners
 
 
-def _circle(found: list[Import]) -> list[str]:
+def _circle(found: list[Import], files: Mapping[str, Path]) -> list[str]:
     graph: dict[str, set[str]] = {}
     for entry in found:
-        if entry.neighbour and not entry.for_types:
-            graph.setdefault(entry.module, set()).add(entry.neighbour)
+        parts = entry.target.split(".")[1:]
+        near = [".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in files]
+        if entry.neighbour and near and not entry.for_types:
+            graph.setdefault(entry.importer, set()).add(near[0])
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -146,6 +168,14 @@ FAULTS: Mapping[str, tuple[dict[str, str], str]] = {
         {"guard": "from .cli import main", "cli": ""},
         "guard imports autoxfer.cli.main, which stands above it",
     ),
+    "circle_in_a_package": (
+        {"tuning/study": "from autoxfer.tuning import journal", "tuning/journal": "import autoxfer.tuning.study"},
+        "circle: ",
+    ),
+    "upwards_from_a_package": (
+        {"tuning/study": "from autoxfer.selection import run", "selection": ""},
+        "tuning.study imports autoxfer.selection.run, which stands above it",
+    ),
     "circle": (
         {"metrics": "from autoxfer import linear", "linear": "from autoxfer import metrics"},
         "circle: ",
@@ -166,7 +196,9 @@ FAULTS: Mapping[str, tuple[dict[str, str], str]] = {
 def test_the_check_bites(tmp_path: Path, fault: str) -> None:
     files, message = FAULTS[fault]
     for name, code in files.items():
-        (tmp_path / f"{name}.py").write_text(code)
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
     assert any(message in found for found in violations(tmp_path)), violations(tmp_path)
 
 

@@ -74,7 +74,9 @@ class _Factory:
         try:
             network = self.make(**self.options)
         except Exception as error:
-            raise InputError("a factory that works", f"{call} raised {type(error).__name__}: {error}", self.where) from error
+            raise InputError(
+                "a factory that works", f"{call} raised {type(error).__name__}: {error}", self.where
+            ) from error
         if not isinstance(network, nn.Module):
             found = f"{call} -> {type(network).__name__}"
             raise InputError("a factory that returns a torch.nn.Module", found, self.where)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
@@ -35,8 +34,6 @@ class TimmLoader(SourceLoader):
 
     def load(self, spec: SourceSpec) -> Source:
         """Load local weights, or those that timm knows of. Raises InputError."""
-        from timm.data import resolve_data_config  # noqa: PLC0415 - heavy
-
         where, name = f"sources.{spec.name}", spec.model.removeprefix(PREFIX)
         _check_name(name, f"{where}.model")
         options = dict(spec.options)
@@ -48,21 +45,30 @@ class TimmLoader(SourceLoader):
             options.setdefault("num_classes", _count_classes(name, options, state, where))
             network = _make(name, options, where)
             fit_weights(network, state, f"{where}.weights")
-        config = resolve_data_config(model=network)
-        defaults = {"shape": list(config["input_size"]), "mean": list(config["mean"]), "std": list(config["std"])}
-        card = read_card(spec, path, defaults)
+        card = read_card(spec, path, _data_config(network))
         weights = "timm's own" if path is None else path.name
-        return Source.from_network(
-            spec.name,
-            partial(_make, name, options, where),
-            network,
-            input_shape=card.shape,
-            mean=card.mean,
-            std=card.std,
-            reverse=card.reverse,
-            classes=card.classes,
-            card={**card.record, "model": spec.model, "weights": weights, "options": options},
-        )
+
+        def source() -> Source:
+            return Source.from_network(
+                spec.name,
+                partial(_make, name, options, where),
+                network,
+                input_shape=card.shape,
+                mean=card.mean,
+                std=card.std,
+                reverse=card.reverse,
+                classes=card.classes,
+                card={**card.record, "model": spec.model, "weights": weights, "options": options},
+            )
+
+        found = source()
+        if found.head is None and _has_classes(network):  # a head of its own making: timm can leave it out
+            state, options["num_classes"] = network.state_dict(), 0
+            network = _make(name, options, where)
+            own = network.state_dict()
+            network.load_state_dict({key: tensor for key, tensor in state.items() if key in own})
+            found = source()
+        return found
 
 
 def _check_name(name: str, where: str) -> None:
@@ -88,6 +94,19 @@ def _make(name: str, options: Mapping[str, Any], where: str, *, pretrained: bool
     return network
 
 
+def _has_classes(network: nn.Module) -> bool:
+    n_classes: Any = getattr(network, "num_classes", 0)
+    return bool(n_classes)
+
+
+def _data_config(network: nn.Module) -> dict[str, Any]:
+    """Look up what timm recorded of the weights' input."""
+    from timm.data.config import resolve_data_config  # noqa: PLC0415 - heavy
+
+    config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
+    return {"shape": list(config["input_size"]), "mean": list(config["mean"]), "std": list(config["std"])}
+
+
 def _count_classes(name: str, options: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> int:
     """Count the classes of the file's head; 0 where the file has no head."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -106,7 +125,7 @@ def _download(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]), _quick_to_give_up():
             return _make(name, options, where, pretrained=True)
-    except (OSError, InputError) as error:
+    except OSError as error:
         expected = "weights: a local .safetensors or checkpoint file for this model"
         reason = str(error).partition("\n")[0]
         found = f"none, and timm could not fetch its own ({type(error).__name__}: {reason})"
@@ -116,8 +135,7 @@ def _download(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
 @contextmanager
 def _quick_to_give_up() -> Iterator[None]:
     """Read the cache only where the hub does not answer at once; the hub's client would retry for a minute."""
-    from huggingface_hub import constants  # noqa: PLC0415 - heavy
-    from huggingface_hub.utils import get_session  # noqa: PLC0415 - heavy
+    from huggingface_hub import constants, get_session  # noqa: PLC0415 - heavy
 
     offline = constants.HF_HUB_OFFLINE
     if not offline:

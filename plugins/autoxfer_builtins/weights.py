@@ -48,7 +48,9 @@ def read_weights(path: Path, where: str) -> dict[str, Tensor]:
         found = f"{path.name}, which cannot be read: {type(error).__name__}: {error}"
         raise InputError("a checkpoint that torch.load can read", found, where) from error
     for _ in range(2):
-        key = next((key for key in WRAPPERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)), None)
+        key = next(
+            (key for key in WRAPPERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)), None
+        )
         state = state if key is None else state[key]
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError("a state dict: names and tensors", f"{path.name}, which holds something else", where)
@@ -101,16 +103,20 @@ def read_card(spec: SourceSpec, weights: Path | None, defaults: Mapping[str, Any
     where = f"sources.{spec.name}.input"
     if unknown := [key for key in spec.input if key not in INPUT_KEYS]:
         near = get_close_matches(unknown[0], INPUT_KEYS, 1)
-        raise InputError(f"keys among {', '.join(INPUT_KEYS)}", repr(unknown[0]) + (f"; nearest: {near[0]}" if near else ""), where)
+        raise InputError(
+            f"keys among {', '.join(INPUT_KEYS)}", repr(unknown[0]) + (f"; nearest: {near[0]}" if near else ""), where
+        )
     card = _read_json(weights.with_suffix(".json")) if weights is not None else {}
     described = card.get("input") if isinstance(card.get("input"), Mapping) else {}
     values = {**(defaults or {}), "classes": card.get("classes", ()), **(described or {}), **spec.input}
     if "shape" not in values:
         expected = (
-            "what the network reads, such as input: {shape: [3, 32, 32], mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}"
-            " (pixels in [0, 1]; shape: [12] for 12 columns)"
+            "what the network reads, such as input: {shape: [3, 32, 32], mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]} "
+            "for pixels in [0, 1], or input: {shape: [12]} for 12 columns"
         )
-        beside = f"and no JSON card {weights.stem}.json beside the weights" if weights is not None else "for this source"
+        beside = (
+            f"and no JSON card {weights.stem}.json beside the weights" if weights is not None else "for this source"
+        )
         raise InputError(expected, f"nothing here {beside}", where)
     shape = _check_shape(values["shape"], where)
     mean = _numbers(values.get("mean", 0.0), "mean", shape[0], where)

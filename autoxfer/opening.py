@@ -1,0 +1,86 @@
+"""Open a network into segments: as fine as its blocks, and no finer; a segment holds weights of its own."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection
+
+from torch import nn
+
+from autoxfer import tracing
+
+Named = list[tuple[str, nn.Module]]
+
+
+def open_module(module: nn.Module, prefix: str, aliases: dict[str, str], blocks: Collection[type]) -> Named:
+    """Make a chain of segments with weights; a block, or a module that cannot be opened, is one segment."""
+    whole = [(prefix or "network", module)]
+    graph = tracing.trace(module)
+    parts = tracing.units(graph) if graph is not None else None
+    if parts is None:
+        return whole
+    grouped = tracing.runs(module, parts)
+    if prefix and _is_block(module, grouped, blocks):
+        return whole
+    segments = [named for run in grouped for named in _segments(module, prefix, run, aliases, blocks)]
+    return whole if prefix and len(segments) < 2 else segments
+
+
+def _is_block(module: nn.Module, grouped: list[list[tracing.Unit]], blocks: Collection[type]) -> bool:
+    """Whether it is one of several alike and not a stage: most of a stage's weights lie in blocks of its own."""
+    if type(module) not in blocks:
+        return False
+    units = [unit for run in grouped for unit in run]
+    inside = [tracing.weights(module, unit) for unit in units if tracing.plain_call(unit) is not None]
+    return 2 * sum(n for n in inside if n > 1) <= sum(tracing.weights(module, unit) for unit in units)
+
+
+def repeated(network: nn.Module) -> set[type]:
+    """Find the classes of the network's own, torch's left out, that it has several instances of."""
+    counts = Counter(type(module) for module in network.modules())
+    return {cls for cls, n in counts.items() if n > 1 and not cls.__module__.startswith("torch.nn.")}
+
+
+def _segments(
+    module: nn.Module, prefix: str, run: list[tracing.Unit], aliases: dict[str, str], blocks: Collection[type]
+) -> Named:
+    """Make the segments of one run: one, or several where the child that it is built around can be opened."""
+    weighted = [index for index, unit in enumerate(run) if tracing.weights(module, unit)]
+    if not weighted:
+        return [(prefix or "network", tracing.assemble(module, run))]
+    core = weighted[0]
+    path = tracing.plain_call(run[core])
+    name = _join(prefix, path or _last_weighted(module, run[core]))
+    if path is not None and _openable(child := module.get_submodule(path)):
+        inner = open_module(child, name, aliases, blocks)
+        if len(inner) > 1:
+            aliases[name] = inner[-1][0]
+            _attach(module, inner, run[:core], run[core + 1 :])
+            return inner
+    return [(name, tracing.assemble(module, run))]
+
+
+def _attach(module: nn.Module, inner: Named, lead: list[tracing.Unit], tail: list[tracing.Unit]) -> None:
+    if lead:
+        name, first = inner[0]
+        inner[0] = (name, nn.Sequential(OrderedDict(lead=tracing.assemble(module, lead), body=first)))
+    if tail:
+        name, last = inner[-1]
+        inner[-1] = (name, nn.Sequential(OrderedDict(body=last, tail=tracing.assemble(module, tail))))
+
+
+def _openable(module: nn.Module) -> bool:
+    """Whether it may hold more than one segment; torch's own composites (attention, encoders) stay whole."""
+    own = type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
+    return not own and tracing.matrices(list(module.parameters())) > 1
+
+
+def _last_weighted(module: nn.Module, unit: tracing.Unit) -> str:
+    """Name a unit of several nodes after its last child with weights."""
+    paths = [str(node.target) for node in unit if node.op == "call_module"]
+    weighted = [path for path in paths if tracing.matrices(list(module.get_submodule(path).parameters()))]
+    return (weighted or paths or ["body"])[-1]
+
+
+def _join(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}" if prefix else path
