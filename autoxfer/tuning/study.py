@@ -1,0 +1,229 @@
+"""The search of one study: ask a generation of trials, run them, tell their outcomes, until the budget is spent.
+
+Killed at any instant and opened again, a study goes on to the same parameters and values (for trial budgets and an
+unchanged number of slots): trials are told in their order, and what is asked depends on what is told alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import math
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+from autoxfer.engines import Engine
+from autoxfer.errors import InputError
+from autoxfer.records import Job, Outcome, Score, StudyResult, Trial, derive_seed
+from autoxfer.tuning.journal import Begun, Journal
+from autoxfer.tuning.sampling import propose
+from autoxfer.tuning.spaces import Space, clip
+
+Floors = tuple[tuple[float, float], ...]  # (share of the steps done, rank below which to stop)
+
+RUNGS = ((0.3, 0.0), (0.5, 0.5), (0.75, 0.5))  # share of the steps, quantile of the finished trials to be reached there
+MIN_COMPLETED = 5  # completed trials before anything is pruned; also what an honest baseline needs
+MIN_FAILED = 5  # a study whose first trials all fail for one reason is given up
+
+
+@final
+class Study:
+    """One search in the journal: its space, its defaults, its seed."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        id: str,
+        space: Space,
+        defaults: Sequence[Mapping[str, Any]],  # the first trials, in this order; clipped into the space
+        *,
+        seed: int,  # of the run
+        n_trials: int | None,  # None = no limit
+    ) -> None:
+        self.id = id
+        self.space = space
+        self.seed = seed
+        self.n_trials = n_trials
+        self.defaults: list[dict[str, Any]] = []
+        for params in (clip(default, space) for default in defaults):
+            if params not in self.defaults:
+                self.defaults.append(params)
+        self._journal = journal
+        self._study = journal.open_study(id)
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Read the finished trials, in their order."""
+        return self._journal.closed(self._study)
+
+    def ask(self, n: int, limit: int | None = None) -> list[Begun]:
+        """Begin the next ``n`` trials, or take up those that a killed run left; only numbers below ``limit``.
+
+        A trial that was begun keeps its parameters. A generation of which some are told is not filled up: what
+        comes next may learn from all of it. An empty list: nothing is left to begin.
+        """
+        end = min((bound for bound in (limit, self.n_trials) if bound is not None), default=sys.maxsize)
+        closed, running = self.trials(), self._journal.running(self._study)
+        first = running[0].generation if running else len(closed)
+        is_half_told = any(trial.number >= first for trial in closed)
+        asked = [trial for trial in running if trial.number < end]
+        while not is_half_told and len(running) < n and len(closed) + len(running) < end:
+            begun = self._begin(closed, running, first)
+            if begun is None:
+                break
+            running.append(begun)
+            asked.append(begun)
+        return asked
+
+    def tell(self, number: int, outcome: Outcome) -> Trial:
+        """Write what came of a trial; the trial as the journal holds it."""
+        return self._journal.finish(self._study, number, outcome)
+
+    def _begin(self, closed: Sequence[Trial], running: Sequence[Begun], generation: int) -> Begun | None:
+        number = len(closed) + len(running)
+        if number < len(self.defaults):
+            return self._journal.begin(self._study, self.defaults[number], self.space, (), generation)
+        seed = derive_seed(self.seed, self.id, number, "params")
+        params = propose(self.space, closed, [trial.params for trial in running], seed)
+        if params is None:
+            return None
+        return self._journal.begin(self._study, params, self.space, floors(closed), generation)
+
+
+def floors(closed: Iterable[Trial]) -> Floors:
+    """Set the rank that a new trial must have reached at each rung, by what the finished trials had reached there.
+
+    Early it need only not be the worst, halfway and later it must reach the median: early ranks say little of the
+    end, since many steps or a low learning rate start late. On simulated curves with a tune split of 50 this saves a
+    fifth of the steps of 20 trials and loses the best of them in one study of 12; a median at a quarter of the way
+    would lose it in one of three. Pruned trials count at the rungs that they reached; without them the survivors
+    alone would raise the floor from trial to trial. Failed ones never count.
+    """
+    closed = [trial for trial in closed if trial.outcome.state != "failed"]
+    if sum(trial.outcome.state == "complete" for trial in closed) < MIN_COMPLETED:
+        return ()
+    reached = {share: sorted(_reached(closed, share)) for share, _ in RUNGS}
+    return tuple(
+        (share, reached[share][int(part * (len(reached[share]) - 1))])
+        for share, part in RUNGS
+        if len(reached[share]) >= MIN_COMPLETED
+    )
+
+
+def _reached(trials: Iterable[Trial], share: float) -> Iterator[float]:
+    """Give the best rank up to ``share`` of the steps, for each trial that got there."""
+    for trial in trials:
+        curve = [(at, -math.inf if math.isnan(rank) else rank) for at, rank in trial.outcome.curve]
+        before = [rank for at, rank in curve if at <= share]
+        if before and curve[-1][0] >= share:
+            yield max(before)
+
+
+def tune(
+    study: Study,
+    make_job: Callable[[int, Mapping[str, Any], Floors], Job],  # number, params, floors
+    execute: Callable[[Job], Outcome],
+    engine: Engine,
+    *,
+    deadline: float | None = None,  # time.monotonic() after which no trial begins
+    outside_cap: int = 0,  # the first so many begin all the same
+    on_trial: Callable[[Trial, Score | None], object] = lambda trial, best: None,  # the best so far
+    warn: Callable[[str], object] = lambda text: None,
+) -> tuple[Trial, ...]:
+    """Search until the trials, the space or the time run out; all finished trials, those of a killed run included.
+
+    A trial that a killed run left and that the deadline now shuts out stays begun; more time takes it up again.
+    Raises what stops the whole run: InputError, a full or read-only disk, an interruption. Anything else that
+    ``execute`` raises makes the trial a failed one.
+    """
+    while True:
+        reason = hopeless(study.trials())
+        if reason:
+            warn(f"{study.id}: given up, the first {MIN_FAILED} trials failed alike: {reason}")
+            break
+        late = deadline is not None and time.monotonic() >= deadline
+        generation = study.ask(engine.slots, outside_cap if late else None)
+        if not generation:
+            break
+        jobs = [make_job(begun.number, begun.params, begun.floors) for begun in generation]
+        futures = [engine.executor.submit(functools.partial(attempt, execute), job) for job in jobs]
+        for begun, future in zip(generation, futures, strict=True):
+            trial = study.tell(begun.number, future.result())
+            on_trial(trial, _best(study.trials()))
+    return study.trials()
+
+
+def attempt(execute: Callable[[Job], Outcome], job: Job) -> Outcome:
+    """Run a job, where the worker is; an exception becomes a failed outcome, unless it should stop the run."""
+    started = time.monotonic()
+    try:
+        outcome = execute(job)
+    except Exception as error:
+        if _is_fatal(error):
+            raise
+        # The exception ends here: kept longer, its frames would keep the memory that an out-of-memory error is about.
+        return Outcome("failed", None, seconds=time.monotonic() - started, reason=describe(error))
+    score = outcome.score
+    if outcome.state == "complete" and (score is None or not math.isfinite(score.rank)):
+        found = "no score" if score is None else f"a score of {score.value}"
+        return replace(outcome, state="failed", score=None, reason=f"training ended with {found}")
+    return outcome
+
+
+def _is_fatal(error: Exception) -> bool:
+    """Tell the trial's own failures from what would fail every trial, and is mended by the user before resuming."""
+    disk = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+    return isinstance(error, InputError) or (isinstance(error, OSError) and error.errno in disk)
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what happened and where: type, message, last frame."""
+    lines = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0][:300]}".removesuffix(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return text
+    file = re.split(r"[\\/]", frames[-1].filename)[-1]
+    return f"{text} ({file}:{frames[-1].lineno} in {frames[-1].name})"
+
+
+def hopeless(trials: Sequence[Trial]) -> str:
+    """Name the reason for which each of the first trials failed; empty where one did not, or for another reason."""
+    first = [trial.outcome for trial in trials[:MIN_FAILED]]
+    # An allocator's message has other numbers every time.
+    alike = {re.sub(r"\d+(\.\d+)?", "#", outcome.reason) for outcome in first}
+    if len(first) < MIN_FAILED or len(alike) > 1 or any(outcome.state != "failed" for outcome in first):
+        return ""
+    return first[0].reason
+
+
+def _best(trials: tuple[Trial, ...]) -> Score | None:
+    best = StudyResult("", "", None, trials, 0.0).best
+    return None if best is None else best.outcome.score
+
+
+def trials_table(results: Iterable[StudyResult]) -> list[dict[str, Any]]:
+    """Make flat rows for a table of all trials; parameters as JSON, since studies differ in names and types."""
+    return [
+        {
+            "study": result.id,
+            "strategy": result.strategy,
+            "source": result.source,
+            "number": trial.number,
+            "state": trial.outcome.state,
+            "params": json.dumps(dict(trial.params)),
+            "value": None if trial.outcome.score is None else trial.outcome.score.value,
+            "loss": None if trial.outcome.score is None else trial.outcome.score.loss,
+            "seconds": trial.outcome.seconds,
+            "steps": trial.outcome.steps,
+            "n_trained": trial.outcome.n_trained,
+            "reason": trial.outcome.reason,
+        }
+        for result in results
+        for trial in result.trials
+    ]
