@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
     )
     from autoxfer.prediction import Predictor as Predictor, load as load
     from autoxfer.records import Recipe as Recipe, Score as Score, SourceSpec as SourceSpec, Verdict as Verdict
-    from autoxfer.selection import Result as Result, run as run
+    from autoxfer.result import Result as Result
+    from autoxfer.selection import run as run
     from autoxfer.source import Source as Source, SourceLoader as SourceLoader
     from autoxfer.strategy import (
         Candidate as Candidate,
@@ -77,7 +78,7 @@ _HOMES = {
     "as_text": "encoding",
     "encode": "encoding",
     "RunConfig": "config",
-    "Result": "selection",
+    "Result": "result",
     "run": "selection",
     "load": "prediction",
     "Predictor": "prediction",

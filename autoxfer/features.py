@@ -36,15 +36,15 @@ class Reader(nn.Module):
     def __init__(self, inputs: Sequence[Input], preparation: Preparation, sources: Mapping[str, Source]) -> None:
         super().__init__()
         self.inputs = tuple(inputs)
-        names = sorted({str(name.source) for name in inputs if isinstance(name, Tap)})
+        taps = [name for name in inputs if isinstance(name, Tap)]
         # Lists, not dictionaries: a source's name may hold dots, a module's may not.
-        self.taps = [sorted({name.name for name in inputs if name == Tap(name.name, source)}) for source in names]  # type: ignore[union-attr]
-        self.names = names
+        self.names = names = sorted({str(tap.source) for tap in taps})
+        self.taps = [sorted({tap.name for tap in taps if tap.source == name}) for name in names]
         self.standardise = preparation.standardise if Raw() in self.inputs else nn.Identity()
         self.preprocess = nn.ModuleList(sources[name].preprocess(preparation.natural_shape) for name in names)
         self.extract = nn.ModuleList(
-            sources[name].extract(taps) if taps != ["input"] else nn.Identity()
-            for name, taps in zip(names, self.taps, strict=True)
+            sources[name].extract(wanted) if wanted != ["input"] else nn.Identity()
+            for name, wanted in zip(names, self.taps, strict=True)
         )
         self.requires_grad_(False)
         self.eval()
@@ -112,6 +112,10 @@ class Features:
         if key not in self._cache:
             self._cache[key] = self._compute(name, split)
         return self._cache[key]
+
+    def stored(self, split: str) -> Tensor:
+        """Give the examples of a split as they are stored, on the device."""
+        return self._stored[split]
 
     def batch(
         self,

@@ -1,0 +1,131 @@
+"""From finalists to verdicts, from verdicts to the winner, and the lines of the leaderboard. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer import guard
+from autoxfer.errors import AutoxferError
+from autoxfer.records import Entry, StudyResult, Trial, Verdict
+from autoxfer.setting import BASELINE
+
+if TYPE_CHECKING:
+    from autoxfer.features import Composed
+    from autoxfer.metrics import Metric
+
+
+@final
+@dataclass(frozen=True)
+class Finalist:
+    """A study's best trial as one network, with its answers."""
+
+    study: StudyResult
+    trial: Trial
+    composed: Composed
+    guard: float  # the metric on the guard split
+    loss: NDArray[np.float64]  # (n_guard,)
+    tune_loss: NDArray[np.float64]  # (n_tune,)
+
+    def beats(self, other: Finalist) -> bool:
+        """Whether this tuned better."""
+        mine, others = self.trial.outcome.score, other.trial.outcome.score
+        return mine is not None and (others is None or mine.beats(others))
+
+
+def judge(
+    results: Sequence[StudyResult],
+    finalists: Mapping[str, Finalist],  # by study; a study without a completed trial has none
+    metric: Metric,
+    *,
+    alpha: float,
+    margin: float,  # as the user gave it
+    min_trials: int,
+    n_guard: int,
+) -> dict[str, Verdict]:
+    """Give every transfer study its verdict, all at one family-wise level."""
+    baseline = next(result for result in results if result.strategy == BASELINE)
+    reason = under_tuned(baseline, min_trials)
+    transfers = [result for result in results if result.strategy != BASELINE]
+    verdicts = {study.id: untested(no_trial(study), n_guard) for study in transfers if study.id not in finalists}
+    judged = [finalists[study.id] for study in transfers if study.id in finalists]
+    own = finalists.get(baseline.id)
+    if own is None:
+        return verdicts | {finalist.study.id: untested(reason, n_guard) for finalist in judged}
+    answers = guard.judge(
+        [guard.Finalist(f.study.id, f.loss, f.beats(own), _rank(f.trial)) for f in judged],
+        own.loss,
+        kind=metric.kind,
+        margin=metric.tolerance(margin, own.loss),
+        alpha=alpha,
+        untested=reason,
+    )
+    return verdicts | {f.study.id: verdict for f, verdict in zip(judged, answers, strict=True)}
+
+
+def choose(finalists: Mapping[str, Finalist], verdicts: Mapping[str, Verdict]) -> str:
+    """Choose the accepted finalist that tuned best; within one standard error of it the one with fewer parameters.
+
+    Scratch where none is accepted. Raises AutoxferError where not even scratch has a completed trial.
+    """
+    accepted = [finalist for name, finalist in finalists.items() if name in verdicts and verdicts[name].accepted]
+    if not accepted:
+        if BASELINE not in finalists:
+            raise AutoxferError("no trial of scratch was completed, so that nothing can be compared or shipped")
+        return BASELINE
+    best = accepted[0]
+    for finalist in accepted[1:]:
+        if finalist.beats(best):
+            best = finalist
+    error = float(best.tune_loss.std(ddof=1)) / np.sqrt(len(best.tune_loss)) if len(best.tune_loss) > 1 else 0.0
+    near = [f for f in accepted if f.tune_loss.mean() <= best.tune_loss.mean() + error]
+    return min(near, key=lambda f: (f.trial.outcome.n_trained, f is not best)).study.id
+
+
+def under_tuned(baseline: StudyResult, min_trials: int) -> str:
+    """Say why a baseline is no fair opponent; empty = it is one."""
+    done = baseline.count("complete")
+    if done >= min_trials:
+        return ""
+    return f"undecided: the baseline is under-tuned ({done} completed trials, {min_trials} needed)"
+
+
+def no_trial(study: StudyResult) -> str:
+    """Say why a study has no finalist."""
+    reasons = [trial.outcome.reason for trial in study.trials if trial.outcome.reason]
+    return "no trial was completed" + (f": {reasons[0]}" if reasons else "")
+
+
+def untested(reason: str, n: int) -> Verdict:
+    """Make the verdict of what could not be tested at all."""
+    unknown = math.nan
+    return Verdict("untested", unknown, unknown, unknown, unknown, 0.0, "none", n, None, None, unknown, reason)
+
+
+def _rank(trial: Trial) -> float:
+    return -math.inf if trial.outcome.score is None else trial.outcome.score.rank
+
+
+def entry(result: StudyResult, finalist: Finalist | None, verdict: Verdict | None, test: Mapping[str, float]) -> Entry:
+    """Write a study's line of the leaderboard."""
+    score = finalist.trial.outcome.score if finalist else None
+    return Entry(
+        result.strategy,
+        result.source,
+        "complete" if finalist else "no_complete_trial",
+        len(result.trials),
+        result.count("complete"),
+        result.count("pruned"),
+        result.count("failed"),
+        result.seconds,
+        finalist.trial.params if finalist else {},
+        score.value if score else None,
+        finalist.guard if finalist else None,
+        test.get(result.id),
+        verdict,
+    )

@@ -1,0 +1,130 @@
+"""A run's folder: what lies where, and writing that a crash cannot tear."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from autoxfer.errors import AutoxferError, InputError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """Make ``value`` fit for JSON: numpy's scalars become Python's, what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one step."""
+    text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """``runs/<run_id>/``."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved run file."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, device, threads, fingerprints of data and sources."""
+        return self.path / "environment.json"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal of all studies."""
+        return self.path / "journal.log"
+
+    @property
+    def trials(self) -> Path:
+        """All trials as one table."""
+        return self.path / "trials.parquet"
+
+    @property
+    def losses(self) -> Path:
+        """Example, finalist, loss on the guard split."""
+        return self.path / "losses.parquet"
+
+    @property
+    def result(self) -> Path:
+        """The record of the run."""
+        return self.path / "result.json"
+
+    @property
+    def winner(self) -> Path:
+        """The winner's files."""
+        return self.path / "winner"
+
+    def best(self, study: str) -> Path:
+        """Find the best weights of a study."""
+        return self.path / "studies" / study / "best.safetensors"
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises AutoxferError where another process does."""
+        import fcntl  # noqa: PLC0415 - not on Windows, where a second owner goes unnoticed
+
+        with (self.path / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise AutoxferError(f"run {self.run_id} is being worked on by another process") from None
+            yield
+
+
+def create(runs: Path, run_id: str) -> RunFolder:
+    """Make a new run's folder. Raises InputError where ``runs`` cannot be written to."""
+    folder = RunFolder(runs / run_id)
+    try:
+        folder.path.mkdir(parents=True)
+    except OSError as error:
+        raise InputError("a folder that can be written to", error.strerror or str(error), f"--runs {runs}") from None
+    return folder
+
+
+def find(runs: Path, run_id: str) -> RunFolder:
+    """Find an existing run's folder. Raises InputError where there is none."""
+    folder = RunFolder(runs / run_id)
+    if not folder.config.is_file():
+        known = sorted(path.parent.name for path in runs.glob("*/config.yaml"))[-5:]
+        found = f"none of that name; the latest are {', '.join(known)}" if known else "no run at all"
+        raise InputError(f"a run {run_id!r}", found, f"--runs {runs}")
+    return folder

@@ -1,0 +1,297 @@
+"""The life of a run: read, split, tune, judge once, choose, report once, ship, log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+from uuid import uuid4
+
+from autoxfer import runfolder, tracking, tuning
+from autoxfer.config import RunConfig, load_config
+from autoxfer.engines import open_engine
+from autoxfer.export import save_winner
+from autoxfer.finalists import Finalist, choose, entry, judge
+from autoxfer.records import (
+    Event,
+    Job,
+    Logged,
+    Observer,
+    RunFinished,
+    RunRecord,
+    RunStarted,
+    Score,
+    StageStarted,
+    StudyResult,
+    StudyStarted,
+    Trial,
+    TrialFinished,
+    Verdict,
+    VerdictReached,
+    Warned,
+    Winner,
+    derive_seed,
+)
+from autoxfer.result import Result
+from autoxfer.runfolder import RunFolder
+from autoxfer.setting import BASELINE, Setting, prepare, restore_threads
+
+if TYPE_CHECKING:
+    from autoxfer.trials import Bench
+
+
+JobMaker = Callable[[int, Mapping[str, Any], tuple[tuple[float, float], ...]], Job]
+
+
+def run(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    runs: str | Path = "runs",
+    mlflow: str | Path | None = None,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Find the best way to reuse the sources, or keep to scratch. Raises InputError before any training."""
+    if not isinstance(config, RunConfig):
+        config = load_config(config, overrides)
+    runs = Path(runs)
+    settings = tracking.read_settings(None if mlflow is None else Path(mlflow), runs)
+    tracking.check(settings)
+    setting = prepare(config)
+    folder = runfolder.create(runs, f"{datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}")
+    setting.describe(folder)
+    return _Run(setting, folder, settings, observers).finish()
+
+
+def resume(
+    run_id: str,
+    *,
+    runs: str | Path = "runs",
+    mlflow: str | Path | None = None,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Go on with a run where it stopped. Raises InputError where there is none, or its data have changed since."""
+    runs = Path(runs)
+    folder = runfolder.find(runs, run_id)
+    settings = tracking.read_settings(None if mlflow is None else Path(mlflow), runs)
+    tracking.check(settings)
+    restore_threads(folder)
+    setting = prepare(load_config(folder.config))
+    setting.compare(folder)
+    return _Run(setting, folder, settings, observers).finish()
+
+
+@final
+@dataclass
+class _Run:
+    setting: Setting
+    folder: RunFolder
+    settings: tracking.TrackingSettings
+    observers: Sequence[Observer]
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def finish(self) -> Result:
+        """Do what is still to be done. Every stage can be repeated: it ends where it ended before."""
+        with self.folder.owned():
+            config = self.setting.config
+            self._tell(
+                RunStarted(
+                    self.folder.run_id,
+                    self.folder.path,
+                    tuple(self.setting.studies),
+                    config.budget.trials,
+                    config.budget.seconds,
+                    self.setting.metric.name,
+                )
+            )
+            for warning in self.setting.warnings:
+                self._tell(Warned(warning))
+            with self._stage("search"):
+                results = self._search()
+            with self._stage("guard"):
+                finalists = {result.id: self._finalist(result) for result in results if result.best is not None}
+                verdicts = self._judge(results, finalists)
+                self._write_losses(finalists)
+            chosen = choose(finalists, verdicts)
+            record = self._record(results, finalists, verdicts, chosen, {})
+            runfolder.write_json(self.folder.result, record.as_dict())  # the verdicts stand before test is looked at
+            with self._stage("test"):
+                scores = self._test(finalists)
+            record = self._record(results, finalists, verdicts, chosen, scores)
+            with self._stage("export"):
+                self._export(finalists[chosen], record)
+            runfolder.write_json(self.folder.result, record.as_dict())
+            with self._stage("log"):
+                logged = self._log(record, results)
+            record = replace(record, mlflow=logged, timings=dict(self.timings))
+            runfolder.write_json(self.folder.result, record.as_dict())
+            self._tell(RunFinished(record, self.folder.path))
+        return Result(record, self.folder.path)
+
+    @cached_property
+    def _bench(self) -> Bench:
+        return self.setting.bench(self.folder)
+
+    def _search(self) -> list[StudyResult]:
+        """Tune every study in turn, scratch first: nothing gets more trials or seconds than it was offered."""
+        config, results = self.setting.config, []
+        share = None if config.budget.seconds is None else config.budget.seconds / len(self.setting.studies)
+        journal = tuning.Journal(self.folder.journal)
+        with open_engine(config.engine) as engine:
+            for name, plan in self.setting.studies.items():
+                self._tell(StudyStarted(name))
+                study = tuning.Study(
+                    journal,
+                    name,
+                    plan.space,
+                    plan.defaults,
+                    seed=config.seed,
+                    n_trials=config.budget.trials,
+                )
+                spent = seconds(study.trials())
+                deadline = None if share is None else time.monotonic() + share - spent
+                outside_cap = len(study.defaults) if plan.strategy.name == BASELINE else 0
+                trials = tuning.tune(
+                    study,
+                    self._job_maker(name, deadline, outside_cap),
+                    self._bench.execute,
+                    engine,
+                    deadline=deadline,
+                    outside_cap=outside_cap,
+                    on_trial=partial(self._tell_trial, name),
+                    warn=lambda text: self._tell(Warned(text)),
+                )
+                results.append(StudyResult(name, plan.strategy.name, plan.source, trials, seconds(trials)))
+                self._write_trials(results)
+        return results
+
+    def _job_maker(self, name: str, deadline: float | None, outside_cap: int) -> JobMaker:
+        plan, seed = self.setting.studies[name], self.setting.config.seed
+
+        def make(number: int, params: Mapping[str, Any], floors: tuple[tuple[float, float], ...]) -> Job:
+            return Job(
+                name,
+                number,
+                plan.strategy.name,
+                plan.source,
+                params,
+                derive_seed(seed, name, number),
+                floors,
+                None if number < outside_cap else deadline,
+            )
+
+        return make
+
+    def _finalist(self, study: StudyResult) -> Finalist:
+        """Let a study's best model, as trained, answer the guard split."""
+        assert study.best is not None
+        bench, metric = self._bench, self.setting.metric
+        job = self._job_maker(study.id, None, 0)(study.best.number, study.best.params, ())
+        composed = bench.compose(study.id, bench.rebuild(job))
+        losses = {}
+        for split in ("guard", "tune"):
+            predictions = bench.predict(composed, split)
+            losses[split] = metric.losses(predictions, self.setting.targets[split].labels)
+            if split == "guard":
+                value = metric.value(predictions, self.setting.targets[split].labels)
+        return Finalist(study, study.best, composed, float(value), losses["guard"], losses["tune"])
+
+    def _judge(self, results: Sequence[StudyResult], finalists: Mapping[str, Finalist]) -> dict[str, Verdict]:
+        """Ask the guard, once."""
+        config = self.setting.config
+        verdicts = judge(
+            results,
+            finalists,
+            self.setting.metric,
+            alpha=config.guard.alpha,
+            margin=config.guard.margin,
+            min_trials=config.budget.min_trials,
+            n_guard=len(self.setting.rows("guard")),
+        )
+        for name, verdict in verdicts.items():
+            self._tell(VerdictReached(name, verdict))
+        return verdicts
+
+    def _test(self, finalists: Mapping[str, Finalist]) -> dict[str, float]:
+        """Score every finalist once on the test split; nothing reads this back."""
+        if "test" not in self.setting.targets:
+            return {}
+        labels = self.setting.targets["test"].labels
+        return {
+            name: float(self.setting.metric.value(self._bench.predict(finalist.composed, "test"), labels))
+            for name, finalist in finalists.items()
+        }
+
+    def _export(self, finalist: Finalist, record: RunRecord) -> None:
+        dataset = self.setting.dataset
+        info = {
+            "run_id": record.run_id,
+            "strategy": record.winner.strategy,
+            "source": record.winner.source,
+            "params": dict(record.winner.params),
+            "certified": record.winner.certified,
+            "metric": self.setting.metric.name,
+            "scores": {"tune": record.winner.tune, "guard": record.winner.guard, "test": record.winner.test},
+            "sources": {name: source.fingerprint for name, source in self.setting.sources.items()},
+            "data_fingerprint": record.task["data_fingerprint"],
+        }
+        example = dataset.examples[self.setting.rows("train")[:2]]
+        save_winner(self.folder.winner, finalist.composed.cpu(), dataset.schema, example, info)
+
+    def _log(self, record: RunRecord, results: Sequence[StudyResult]) -> Logged:
+        try:
+            return tracking.log_run(self.settings, self.folder.path, record, results)
+        except tracking.TrackingError as error:
+            self._tell(Warned(f"not logged to MLflow ({error}); `autoxfer run --resume {record.run_id}` logs it"))
+            return Logged(tracking_uri=self.settings.uri)
+
+    def _record(
+        self,
+        results: Sequence[StudyResult],
+        finalists: Mapping[str, Finalist],
+        verdicts: Mapping[str, Verdict],
+        chosen: str,
+        test: Mapping[str, float],
+    ) -> RunRecord:
+        entries = tuple(entry(study, finalists.get(study.id), verdicts.get(study.id), test) for study in results)
+        best = next(line for line in entries if line.study == chosen)
+        winner = Winner(best.strategy, best.source, best.params, best.tune, best.guard, best.test, certified=True)
+        return RunRecord(self.folder.run_id, self.setting.task(), winner, entries, Logged(), dict(self.timings))
+
+    def _write_trials(self, results: Sequence[StudyResult]) -> None:
+        import pandas as pd  # noqa: PLC0415
+
+        table = pd.DataFrame(tuning.trials_table(results))
+        runfolder.write_whole(self.folder.trials, lambda path: table.to_parquet(path, index=False))
+
+    def _write_losses(self, finalists: Mapping[str, Finalist]) -> None:
+        import pandas as pd  # noqa: PLC0415
+
+        rows = self.setting.rows("guard")
+        parts = [pd.DataFrame({"example": rows, "finalist": name, "loss": f.loss}) for name, f in finalists.items()]
+        table = pd.concat(parts, ignore_index=True)
+        runfolder.write_whole(self.folder.losses, lambda path: table.to_parquet(path, index=False))
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self._tell(StageStarted(name))
+        started = time.monotonic()
+        yield
+        self.timings[name] = time.monotonic() - started
+
+    def _tell_trial(self, study: str, trial: Trial, best: Score | None) -> None:
+        self._tell(TrialFinished(study, trial, best))
+
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            observer.notify(event)
+
+
+def seconds(trials: Sequence[Trial]) -> float:
+    """Add up what trials took."""
+    return sum(trial.outcome.seconds for trial in trials)

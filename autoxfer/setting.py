@@ -1,0 +1,266 @@
+"""Everything that is known before the search: data, splits, sources, studies. Whatever is wrong is found here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from torch import Tensor
+
+from autoxfer import tuning
+from autoxfer.architectures import WIDTHS, architectures
+from autoxfer.errors import InputError, Unsupported
+from autoxfer.features import Features
+from autoxfer.metrics import Metric, get_metric
+from autoxfer.plugins import Plugins, load_plugins
+from autoxfer.preparation import prepare as prepare_examples
+from autoxfer.records import SPLITS
+from autoxfer.runfolder import RunFolder, write_json, write_whole
+from autoxfer.splitting import Splits, split
+from autoxfer.strategy import Problem, Strategy
+from autoxfer.training import Target
+from autoxfer.trials import Bench
+
+if TYPE_CHECKING:
+    from autoxfer.config import RunConfig
+    from autoxfer.dataset import Dataset
+    from autoxfer.source import Source
+
+BASELINE = "scratch"
+
+
+@final
+@dataclass(frozen=True)
+class StudyPlan:
+    """One (strategy, source): what will be searched."""
+
+    strategy: type[Strategy]
+    source: str | None
+    problem: Problem
+    space: Mapping[str, BaseDistribution]
+    defaults: tuple[Mapping[str, Any], ...]  # the first trials
+
+
+@final
+@dataclass(frozen=True)
+class Setting:
+    """A checked run: nothing expensive has happened, nothing is left to be found wrong."""
+
+    config: RunConfig
+    dataset: Dataset
+    splits: Splits
+    metric: Metric
+    sources: Mapping[str, Source]
+    studies: Mapping[str, StudyPlan]  # the baseline first
+    unavailable: Mapping[str, str]  # study -> why it cannot serve this problem
+    features: Features
+    labels: Tensor  # train: (n,) int64, or (n, 1) float32 standardised
+    targets: Mapping[str, Target]  # tune, guard and, if there is one, test
+    warnings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The task's name: what the model is registered under."""
+        return self.config.task.name or self.dataset.name
+
+    def rows(self, split_name: str) -> NDArray[np.int64]:
+        """Rows of the data set that stand in a split."""
+        return self.splits.rows[split_name]
+
+    def task(self) -> dict[str, Any]:
+        """Say for the record what the task is."""
+        schema = self.dataset.schema
+        return {
+            "name": self.name,
+            "kind": schema.task,
+            "modality": schema.modality,
+            "metric": self.metric.name,
+            "direction": "maximize" if self.metric.greater_is_better else "minimize",
+            "classes": list(schema.classes),
+            "sizes": {name: len(self.splits.rows.get(name, ())) for name in SPLITS},
+            "data_fingerprint": self.dataset.fingerprint(),
+            "warnings": list(self.warnings),
+        }
+
+    def bench(self, folder: RunFolder) -> Bench:
+        """Set up what runs trials and keeps their weights in ``folder``."""
+        n_train = len(self.rows("train"))
+        return Bench(
+            folder=folder,
+            strategies={name: plan.strategy for name, plan in self.studies.items()},
+            problems={name: plan.problem for name, plan in self.studies.items()},
+            features=self.features,
+            labels=self.labels,
+            targets=self.targets,
+            default_steps=lambda batch: tuning.default_steps(n_train, batch),
+        )
+
+    def describe(self, folder: RunFolder) -> None:
+        """Write down what this run is, so that it can be resumed and understood."""
+        text = yaml.safe_dump(self.config.resolved(), sort_keys=False, allow_unicode=True)
+        write_json(folder.environment, self._environment())
+        write_whole(folder.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def compare(self, folder: RunFolder) -> None:
+        """Make sure that data and sources are those that the run began with. Raises InputError where they are not."""
+        before = json.loads(folder.environment.read_text(encoding="utf-8"))["fingerprints"]
+        for name, found in self._fingerprints().items():
+            if before.get(name) != found:
+                raise InputError(f"the {name} that the run began with", "other content", str(folder.path))
+
+    def _fingerprints(self) -> dict[str, str]:
+        prints = {"data": self.dataset.fingerprint()}
+        prints.update({f"source {name}": source.fingerprint for name, source in self.sources.items()})
+        return prints
+
+    def _environment(self) -> dict[str, Any]:
+        packages = ("autoxfer", "torch", "optuna", "mlflow", "numpy", "scikit-learn")
+        return {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {name: version(name) for name in packages},
+            "device": str(self.features.device),
+            "device_name": torch.cuda.get_device_name() if self.features.device.type == "cuda" else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "fingerprints": self._fingerprints(),
+            "sources": {name: dict(source.card) for name, source in self.sources.items()},
+        }
+
+
+def restore_threads(folder: RunFolder) -> None:
+    """Compute with as many threads as the run began with: their number changes the last bits of every sum."""
+    torch.set_num_threads(int(json.loads(folder.environment.read_text(encoding="utf-8"))["threads"]))
+
+
+def prepare(config: RunConfig) -> Setting:
+    """Read and check everything. Raises InputError for the first thing that is wrong."""
+    device = _device(config.device)
+    plugins = load_plugins(disabled=config.plugins.disable)
+    chosen = _strategies(config, plugins)
+    specs = config.to_source_specs()
+    loaders = [plugins.loader_for(spec) for spec in specs]
+    spec = config.to_data_spec()
+    dataset = plugins.reader_for(spec).read(spec)
+    schema = dataset.schema
+    metric = get_metric(config.task.metric, schema.task)
+    splits = split(dataset, config.task.splits, config.seed)
+    sources = {spec.name: loader.load(spec) for spec, loader in zip(specs, loaders, strict=True)}
+    preparation = prepare_examples(schema, dataset.examples[splits.rows["train"]])
+    _check_names(sources)
+    for source in sources.values():
+        source.preprocess(preparation.natural_shape)  # says at once where the data do not fit the source
+    stored = {name: torch.from_numpy(dataset.examples[rows]) for name, rows in splits.rows.items() if len(rows)}
+    features = Features(preparation, sources, stored, device)
+    labels, targets = _labels(dataset, splits, metric, device)
+    general = Problem(
+        task=schema.task,
+        modality=schema.modality,
+        shape=tuple(preparation.natural_shape),
+        n_outputs=len(schema.classes) if schema.task == "classification" else 1,
+        n_train=len(splits.rows["train"]),
+        sources=(),
+        architectures=architectures(tuple(preparation.natural_shape), list(sources.values())),
+    )
+    studies, unavailable = _studies(config, chosen, general, sources)
+    warnings = (*dataset.warnings, *splits.warnings, *(f"{name}: {why}" for name, why in unavailable.items()))
+    return Setting(
+        config, dataset, splits, metric, sources, studies, unavailable, features, labels, targets, tuple(warnings)
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("a CUDA device, or device: cpu", "a machine (or a torch build) without one", "device")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError("auto, cpu, cuda or cuda:N", repr(name), "device") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"one of {torch.cuda.device_count()} CUDA devices", name, "device")
+    return device
+
+
+def _strategies(config: RunConfig, plugins: Plugins) -> dict[type[Strategy], Mapping[str, Any]]:
+    """Find the strategies of the run and what the user narrowed; the baseline is always among them, and first."""
+    if config.strategies is None:
+        wanted: dict[str, Mapping[str, Any]] = {name: {} for name in sorted(plugins.strategies)}
+    else:
+        wanted = {item.name: item.params for item in config.strategies}
+    named = {BASELINE: wanted.get(BASELINE, {})} | wanted
+    return {plugins.strategy(name): settings for name, settings in named.items()}
+
+
+def _check_names(sources: Mapping[str, Source]) -> None:
+    for name in sources:
+        if not re.fullmatch(r"[\w.-]+", name) or name in WIDTHS:
+            raise InputError("letters, digits, dots and dashes, and no built-in network's name", repr(name), "sources")
+
+
+def _labels(dataset: Dataset, splits: Splits, metric: Metric, device: torch.device) -> tuple[Tensor, dict[str, Target]]:
+    """Make the train split's labels for the loss, and the other splits' for the metric."""
+    center, spread = 0.0, 1.0
+    train = dataset.labels[splits.rows["train"]]
+    labels = torch.from_numpy(np.ascontiguousarray(train))
+    if dataset.schema.task == "regression":
+        center, spread = float(train.mean(dtype=np.float64)), float(train.std(dtype=np.float64)) or 1.0
+        labels = ((labels.double() - center) / spread).float()[:, None]
+    targets = {
+        name: Target(dataset.labels[splits.rows[name]], metric, center, spread)
+        for name in ("tune", "guard", "test")
+        if len(splits.rows.get(name, ()))
+    }
+    return labels.to(device), targets
+
+
+def _studies(
+    config: RunConfig,
+    chosen: Mapping[type[Strategy], Mapping[str, Any]],
+    general: Problem,
+    sources: Mapping[str, Source],
+) -> tuple[dict[str, StudyPlan], dict[str, str]]:
+    studies: dict[str, StudyPlan] = {}
+    unavailable: dict[str, str] = {}
+    for strategy, narrowed in chosen.items():
+        for source in sources if strategy.needs_source else [None]:
+            name = strategy.name if source is None else f"{strategy.name}@{source}"
+            problem = dataclasses.replace(general, sources=() if source is None else (sources[source],))
+            try:
+                space, defaults = _space(strategy, problem, narrowed, f"strategies: {strategy.name}")
+            except Unsupported as reason:
+                unavailable[name] = str(reason)
+                continue
+            studies[name] = StudyPlan(strategy, source, problem, space, defaults)
+    if not any(plan.strategy.needs_source for plan in studies.values()) and config.strategies is not None:
+        named = "; ".join(f"{name}: {why}" for name, why in unavailable.items())
+        raise InputError("at least one transfer strategy beside scratch", named or "none", "strategies")
+    return studies, unavailable
+
+
+def _space(
+    strategy: type[Strategy], problem: Problem, narrowed: Mapping[str, Any], where: str
+) -> tuple[dict[str, BaseDistribution], tuple[dict[str, Any], ...]]:
+    """Join the strategy's space, its fixed fields and the recipe's; make the defaults that are tried first."""
+    fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(strategy)}  # type: ignore[arg-type]
+    space = strategy.space(problem) | tuning.recipe_space(strategy.recipe, problem.n_train, problem.modality)
+    unsearched = {name: default for name, default in fields.items() if name not in space}
+    space = tuning.narrow(space, narrowed, fields=unsearched, where=where)
+    # Trials name every value, so that a result can be read without knowing this version's defaults.
+    space |= {name: CategoricalDistribution([default]) for name, default in unsearched.items() if name not in space}
+    defaults = fields | tuning.recipe_defaults(strategy.recipe, problem.n_train)
+    starts = [defaults]
+    if strategy.name == BASELINE:  # after the compact network, every source's own architecture
+        starts += [defaults | {"architecture": name} for name in problem.architectures if name not in WIDTHS]
+    return space, tuple(starts)

@@ -1,0 +1,165 @@
+"""One trial, from its frozen parameters to its outcome; and the way back from the best weights on disk to a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoxfer.features import BATCH, Composed, Features, TrainTensors
+from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
+from autoxfer.runfolder import RunFolder, write_whole
+from autoxfer.strategy import Candidate, Problem, Strategy
+from autoxfer.training import GradientTrainer, Target, count_trained, probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Fork torch's random state, seed the fork, and put the old state back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def separate(strategy: type[Strategy], params: Mapping[str, Any], default_steps: int) -> tuple[Strategy, Recipe]:
+    """Split a trial's flat parameters into the strategy's own and the recipe's."""
+    own = {field.name for field in dataclasses.fields(strategy)}  # type: ignore[arg-type]
+    recipe = dataclasses.replace(
+        strategy.recipe or Recipe(), **{name: value for name, value in params.items() if name not in own}
+    )
+    if recipe.steps is None:
+        recipe = dataclasses.replace(recipe, steps=default_steps)
+    return strategy(**{name: value for name, value in params.items() if name in own}), recipe
+
+
+@final
+class Bench:
+    """What every trial needs, loaded once: problems, tensors, labels."""
+
+    def __init__(
+        self,
+        *,
+        folder: RunFolder,
+        strategies: Mapping[str, type[Strategy]],  # by study
+        problems: Mapping[str, Problem],  # by study
+        features: Features,
+        labels: Tensor,  # train: (n,) int64, or (n, 1) float32 standardised
+        targets: Mapping[str, Target],  # by split, the train split left out
+        default_steps: Callable[[int], int],  # batch -> steps
+    ) -> None:
+        self._folder = folder
+        self._strategies = strategies
+        self._problems = problems
+        self._features = features
+        self._labels = labels
+        self._targets = targets
+        self._default_steps = default_steps
+
+    def execute(self, job: Job) -> Outcome:
+        """Run one trial; its weights are on disk, if they are the study's best, before this returns."""
+        started = time.monotonic()
+        problem, device = self._problems[job.study], self._features.device
+        strategy, recipe = self._separate(job.study, job.params)
+        with seeded(derive_seed(job.seed, "build"), device):
+            candidate = strategy.build(problem)
+        n_trained = count_trained(candidate)
+        trainer = GradientTrainer(
+            self._features,
+            problem,
+            self._labels,
+            self._targets["tune"],
+            recipe,
+            seed=job.seed,
+            floors=job.floors,
+            deadline=job.deadline,
+        )
+        with seeded(derive_seed(job.seed, "fit"), device):
+            fitted = strategy.fit(candidate, TrainTensors(self._features, problem, self._labels), trainer)
+        if not trainer.pruned:
+            self._keep(job, fitted.state, fitted.score)
+        return Outcome(
+            "pruned" if trainer.pruned else "complete",
+            fitted.score,
+            fitted.curve,
+            time.monotonic() - started,
+            fitted.steps,
+            n_trained,
+            fitted.stopped,
+            dict(fitted.notes),
+        )
+
+    def rebuild(self, job: Job) -> Candidate:
+        """Make a study's best candidate again, with the weights that were kept; train it again if they are lost."""
+        path = self._folder.best(job.study)
+        if not path.exists() or _read(path, weights=False)[0]["trial"] != str(job.number):
+            path.unlink(missing_ok=True)
+            self.execute(dataclasses.replace(job, floors=(), deadline=None))
+        strategy, _ = self._separate(job.study, job.params)
+        with seeded(derive_seed(job.seed, "build"), self._features.device):
+            candidate = strategy.build(self._problems[job.study])
+        candidate.module.load_state_dict(_read(path)[1])
+        return candidate
+
+    def compose(self, study: str, candidate: Candidate) -> Composed:
+        """Join a candidate with everything before it."""
+        target = self._targets["tune"]
+        return self._features.compose(candidate, self._problems[study], target.center, target.spread)
+
+    def predict(self, composed: Composed, split: str) -> NDArray[np.float64]:
+        """Predict a split with the composed float32 model: (n, classes) probabilities, or (n,) values."""
+        # The composed model answers in the label's own units already.
+        target = dataclasses.replace(self._targets[split], center=0.0, spread=1.0)
+        with torch.no_grad():
+            outputs = [composed(stored).float() for stored in torch.split(self._features.stored(split), BATCH)]
+        return probabilities(torch.cat(outputs), target)
+
+    def _separate(self, study: str, params: Mapping[str, Any]) -> tuple[Strategy, Recipe]:
+        problem = self._problems[study]
+        strategy = self._strategies[study]
+        batch = int(params.get("batch", (strategy.recipe or Recipe()).batch))
+        instance, recipe = separate(strategy, params, self._default_steps(batch))
+        if problem.modality != "image":
+            recipe = dataclasses.replace(recipe, augment="none")
+        return instance, recipe
+
+    def _keep(self, job: Job, state: Mapping[str, Tensor], score: Score) -> None:
+        path = self._folder.best(job.study)
+        if path.exists():
+            header, _ = _read(path, weights=False)
+            kept = Score(float(header["value"]), float(header["rank"]), float(header["loss"]))
+            # A trial that was killed between writing and telling runs again and finds itself here.
+            if header["trial"] != str(job.number) and not score.beats(kept):
+                return
+        numbers = {"value": score.value, "rank": score.rank, "loss": score.loss}
+        metadata = {"trial": str(job.number)} | {name: float(value).hex() for name, value in numbers.items()}
+        write_whole(path, lambda temporary: _write(temporary, state, metadata))
+
+
+def _write(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, os.fspath(path), metadata)
+
+
+def _read(path: Path, *, weights: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    from safetensors import safe_open  # noqa: PLC0415
+
+    with safe_open(os.fspath(path), framework="pt") as handle:
+        header = dict(handle.metadata() or {})
+        state = {name: handle.get_tensor(name) for name in handle.keys()} if weights else {}  # noqa: SIM118
+    for name in ("value", "rank", "loss"):
+        header[name] = str(float.fromhex(header[name]))
+    return header, state
