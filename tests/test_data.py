@@ -259,11 +259,16 @@ def test_grey_images_stay_grey_and_mixed_ones_become_colour(tmp_path):
 
 def test_a_turned_photograph_is_held_upright(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    picture(tmp_path / "a" / "1.jpg", size=(8, 10), exif=exif)
-    picture(tmp_path / "b" / "1.jpg", size=(10, 8))
+    exif[0x0112] = 6  # turn by a quarter, clockwise: the left edge becomes the top
+    stored = np.zeros((10, 8, 3), dtype=np.uint8)
+    stored[:, 0] = 255
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        Image.fromarray(stored).save(tmp_path / label / "1.png", exif=exif)
+    picture(tmp_path / "b" / "2.png", size=(10, 8))
     data = read(tmp_path)
     assert data.schema.shape == (8, 10, 3)
+    assert np.array_equal(data.examples[0] == 255, np.rot90(stored, -1) == 255)
     assert data.warnings == ()
 
 

@@ -57,7 +57,7 @@ def _load(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, AttributeError, TypeError):
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, AttributeError, TypeError, RuntimeError, MemoryError):
         raise InputError(
             "a .npz file as numpy.savez writes it", "a file that cannot be read as one", path.name
         ) from None

@@ -76,9 +76,10 @@ def _parquet(path: Path) -> Table:
 
     try:
         table = pq.read_table(path)
+        columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError("a Parquet file", str(error).splitlines()[0], path.name) from None
-    return _checked(list(table.column_names), [column.to_pylist() for column in table.columns], path.name)
+    return _checked(list(table.column_names), columns, path.name)
 
 
 def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
