@@ -29,7 +29,6 @@ CPU = torch.device("cpu")
 N_TRAIN, N_TUNE, STEPS, SEED = 40, 30, 12, 7
 SCENES: tuple[tuple[Modality, Task], ...] = (
     ("image", "classification"),
-    ("image", "regression"),
     ("vector", "classification"),
     ("vector", "regression"),
 )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autoxfer import promises
 from autoxfer.errors import InputError, Unsupported
-from autoxfer.scenes import scene
+from autoxfer.scenes import SCENES, scene
 from autoxfer.strategy import Candidate, Fitted, Group, Problem, Raw, Strategy, Tap, TrainData, Trainer
 from autoxfer.testing import check_strategy, checks, parametrize, run_checks
 
@@ -216,7 +216,7 @@ def test_a_network_that_serves_something_else_is_caught(monkeypatch: pytest.Monk
 def test_a_strategy_that_keeps_every_promise_passes() -> None:
     reports = check_strategy(Head)
     assert {report.outcome for report in reports} == {"kept"}
-    assert len(reports) == 4 * len(promises.PROMISES)
+    assert len(reports) == len(SCENES) * len(promises.PROMISES)
 
 
 def test_every_promise_is_shown_to_bite() -> None:
@@ -253,8 +253,8 @@ def test_what_is_no_strategy_is_refused_with_the_reason() -> None:
 def test_a_decorator_hands_each_check_to_a_test() -> None:
     mark = parametrize(Head, {"it_exports_with_any_batch_size": "no reason"})
     params = mark.args[1]
-    assert len(params) == 4 * len(promises.PROMISES)
-    assert sum(bool(param.marks) for param in params) == 4
+    assert len(params) == len(SCENES) * len(promises.PROMISES)
+    assert sum(bool(param.marks) for param in params) == len(SCENES)
 
 
 def test_masked_entries_and_raw_inputs_pass_too() -> None:
