@@ -1,0 +1,136 @@
+"""What a run has done so far and how long the rest may take: events in, numbers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from autoxfer.records import Event, RunFinished, RunStarted, StageStarted, StudyStarted, TrialFinished, Warned
+
+STAGES = {
+    "data": "reading the data",
+    "sources": "loading the sources",
+    "search": "searching",
+    "guard": "asking the guard",
+    "test": "scoring on test",
+    "export": "writing the winner",
+    "log": "logging to MLflow",
+}
+
+
+@dataclass
+class StudyProgress:
+    """One study so far."""
+
+    name: str
+    n_trials: int | None  # the budget
+    state: Literal["waiting", "running", "done"] = "waiting"
+    n_done: int = 0  # trials of an earlier sitting included
+    n_failed: int = 0
+    best: float | None = None  # the metric on tune
+    seconds: float = 0.0  # of the trials seen
+    n_seen: int = 0
+
+    @property
+    def trials(self) -> str:
+        """Trials done, of how many."""
+        return f"{self.n_done}" if self.n_trials is None else f"{self.n_done}/{self.n_trials}"
+
+
+@dataclass
+class Progress:
+    """Everything that the views show."""
+
+    clock: Callable[[], float] = time.monotonic
+    run: RunStarted | None = None
+    stage: str = "data"
+    studies: dict[str, StudyProgress] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self.clock() - self.started
+
+    @property
+    def running(self) -> StudyProgress | None:
+        """The study that trials come from."""
+        return next((study for study in self.studies.values() if study.state == "running"), None)
+
+    def note(self, event: Event) -> list[StudyProgress]:
+        """Take note of one event; returns the studies that it ends."""
+        ended: list[StudyProgress] = []
+        match event:
+            case RunStarted():
+                self.run = event
+                self.studies = {name: StudyProgress(name, event.n_trials) for name in event.studies}
+            case StageStarted():
+                self.stage = event.name
+                ended = self._end()
+            case StudyStarted():
+                ended = self._end()
+                self._study(event.study).state = "running"
+            case TrialFinished():
+                self._count(event)
+            case Warned():
+                if event.text not in self.warnings:
+                    self.warnings.append(event.text)
+            case RunFinished():
+                self.warnings += [text for text in event.record.task.get("warnings", ()) if text not in self.warnings]
+        return ended
+
+    def left(self) -> float | None:
+        """Estimate the seconds until the search ends from the trials so far; None before the first."""
+        seen = sum(study.n_seen for study in self.studies.values())
+        if not seen:
+            return None
+        overall = sum(study.seconds for study in self.studies.values()) / seen
+        share = None if self.run is None or self.run.seconds is None else self.run.seconds / len(self.studies)
+        total = 0.0
+        for study in self.studies.values():
+            if study.state == "done":
+                continue
+            each = study.seconds / study.n_seen if study.n_seen else overall
+            rest = [] if study.n_trials is None else [max(study.n_trials - study.n_done, 0) * each]
+            total += min(rest + ([] if share is None else [max(share - study.seconds, 0.0)]), default=0.0)
+        return total
+
+    def _study(self, name: str) -> StudyProgress:
+        return self.studies.setdefault(name, StudyProgress(name, self.run.n_trials if self.run else None))
+
+    def _count(self, event: TrialFinished) -> None:
+        study, outcome = self._study(event.study), event.trial.outcome
+        study.n_done = max(study.n_done, event.trial.number + 1)
+        study.n_failed += outcome.state == "failed"
+        study.n_seen += 1
+        study.seconds += outcome.seconds
+        study.best = study.best if event.best is None else event.best.value
+
+    def _end(self) -> list[StudyProgress]:
+        ended = [study for study in self.studies.values() if study.state == "running"]
+        for study in ended:
+            study.state = "done"
+        return ended
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, to two figures: 8 s, 3 min 20 s, 1 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """Show a metric's value in few figures; a dash where there is none."""
+    if value is None or value != value:  # noqa: PLR0124 - not a number
+        return "-"
+    return f"{value:{sign}.3f}" if 0.01 <= abs(value) < 10 or value == 0 else f"{value:{sign}.3g}"
