@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
         DataSpec as DataSpec,
         Schema as Schema,
     )
+    from autoxfer.encoding import as_text as as_text, encode as encode
     from autoxfer.errors import AutoxferError as AutoxferError, InputError as InputError, Unsupported as Unsupported
     from autoxfer.hooks import hookimpl as hookimpl
     from autoxfer.linear import (
