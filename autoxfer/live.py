@@ -132,15 +132,16 @@ class Live(Watcher):
 
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(width=1)
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=36)
-        table.add_column(width=12)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=40)
+        width = 12 if self._console.width >= 100 else 5
+        table.add_column(width=width)
         for _ in range(4):
             table.add_column(justify="right", no_wrap=True)
         shown, before, after = window(studies, max(self._console.height - 7, 3))
         if before:
             table.add_row("", Text(f"{before} more done", style="dim"))
         for study in shown:
-            bar = ProgressBar(total=study.n_trials or study.n_done or 1, completed=study.n_done, width=12)
+            bar = ProgressBar(total=study.n_trials or study.n_done or 1, completed=study.n_done, width=width)
             mark = self._spinner if study.state == "running" else Text(*MARKS[study.state])
             style = STYLES[study.state]
             seconds = duration(study.seconds) if study.n_seen else ""

@@ -133,4 +133,4 @@ def number(value: float | None, sign: str = "") -> str:
     """Show a metric's value in few figures; a dash where there is none."""
     if value is None or value != value:  # noqa: PLR0124 - not a number
         return "-"
-    return f"{value:{sign}.3f}" if 0.01 <= abs(value) < 10 or value == 0 else f"{value:{sign}.3g}"
+    return f"{value:{sign}.3f}" if 0.001 <= abs(value) < 10 or value == 0 else f"{value:{sign}.3g}"

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from autoxfer.leaderboard import leaderboard, ranked, sentences, show, text, usage
+from autoxfer.live import Lines, Live, Watcher, resume_command, watcher, window
+from autoxfer.progress import Progress, StudyProgress, duration, number
+from autoxfer.records import (
+    Entry,
+    Event,
+    Logged,
+    Outcome,
+    RunFinished,
+    RunRecord,
+    RunStarted,
+    Score,
+    StageStarted,
+    StudyStarted,
+    Trial,
+    TrialFinished,
+    TrialState,
+    Verdict,
+    Warned,
+    Winner,
+)
+
+STUDIES = ("scratch", "linear_probe@even", "partial_transfer@resnet18.a1_in1k")
+FOLDER = Path("runs/20260611-101500-3fa2")
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Screen(io.StringIO):
+    """A stream that says whether it is a terminal."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def started(seconds: float | None = None, n_trials: int | None = 4) -> RunStarted:
+    return RunStarted(FOLDER.name, FOLDER, STUDIES, n_trials, seconds, "accuracy")
+
+
+def finished(
+    study: str, index: int, seconds: float, value: float = 0.9, state: TrialState = "complete"
+) -> TrialFinished:
+    score = Score(value, value, 1 - value)
+    outcome = Outcome(state, None if state == "failed" else score, seconds=seconds)
+    return TrialFinished(study, Trial(index, {}, outcome), None if state == "failed" else score)
+
+
+def tell(watch: Watcher | Progress, *events: Event) -> None:
+    for event in events:
+        watch.note(event) if isinstance(watch, Progress) else watch.notify(event)
+
+
+def entry(strategy: str, source: str | None, tune: float | None, guard: float | None, verdict: Verdict | None) -> Entry:
+    status = "no_complete_trial" if tune is None else "complete"
+    return Entry(strategy, source, status, 4, 4, 0, 0, 1.0, {}, tune, guard, guard, verdict)  # type: ignore[arg-type]
+
+
+def verdict(decision: str, effect: float, reason: str) -> Verdict:
+    ends = (effect - 0.04, effect + 0.04)
+    return Verdict(decision, effect, *ends, 0.01, 0.05, "exact McNemar", 400, 44, 18, 0.05, reason)  # type: ignore[arg-type]
+
+
+def record(direction: str = "maximize") -> RunRecord:
+    entries = (
+        entry("scratch", None, 0.871, 0.8625, None),
+        entry(
+            "linear_probe",
+            "even",
+            0.952,
+            0.895,
+            verdict("undecided", 0.0325, "fixed 31, broke 18, p = 0.071: undecided"),
+        ),
+        entry("residual", "even", 0.931, 0.8925, verdict("accepted", 0.065, "fixed 44, broke 18, p = 0.0021: better")),
+        entry(
+            "fine_tune", "resnet18.a1_in1k", None, None, verdict("untested", math.nan, "untested: no trial completed")
+        ),
+        entry(
+            "partial_transfer",
+            "resnet18.a1_in1k",
+            0.82,
+            0.801,
+            verdict("harmful", -0.0615, "fixed 12, broke 37: worse"),
+        ),
+    )
+    winner = Winner("residual", "even", {}, 0.931, 0.8925, 0.8925, certified=True)
+    logged = Logged("sqlite:////my runs/mlflow.db", "8f2c1", "models:/m-1", "digits", "3")
+    return RunRecord(FOLDER.name, {"metric": "accuracy", "direction": direction}, winner, entries, logged, {})
+
+
+def drawn(width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(leaderboard(record(), width))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_the_time_left_follows_each_studys_own_trials() -> None:
+    progress = Progress(Clock())
+    tell(progress, started(), StageStarted("search"))
+    assert progress.left() is None
+    tell(progress, StudyStarted("scratch"), finished("scratch", 0, 10.0))
+    assert progress.left() == pytest.approx(3 * 10 + 8 * 10)  # nothing better is known of the others
+    tell(progress, *(finished("scratch", index, 10.0) for index in (1, 2, 3)))
+    tell(progress, StudyStarted(STUDIES[1]), finished(STUDIES[1], 0, 2.0))
+    assert progress.left() == pytest.approx(3 * 2 + 4 * (42 / 5))
+    tell(progress, StudyStarted(STUDIES[2]))  # the one before ended early
+    assert progress.left() == pytest.approx(4 * (42 / 5))
+    tell(progress, StageStarted("guard"))
+    assert progress.left() == 0
+
+
+def test_the_time_left_respects_the_budget_in_seconds() -> None:
+    progress = Progress(Clock())
+    tell(progress, started(seconds=30.0), StageStarted("search"), StudyStarted("scratch"), finished("scratch", 0, 6.0))
+    assert progress.left() == pytest.approx(4 + 10 + 10)
+
+
+def test_trials_of_an_earlier_sitting_count() -> None:
+    progress = Progress(Clock())
+    tell(progress, started(), StudyStarted("scratch"), finished("scratch", 2, 10.0))
+    assert progress.studies["scratch"].trials == "3/4"
+
+
+def test_lines_tell_stages_studies_and_warnings_and_little_else() -> None:
+    clock, stream = Clock(), Screen(terminal=False)
+    watch = Lines(stream, Progress(clock))
+    tell(watch, started(), Warned("class 8 is rare"), StageStarted("search"), StudyStarted("scratch"))
+    tell(watch, finished("scratch", 0, 1.0, 0.8), finished("scratch", 1, 1.0, 0.9))
+    tell(watch, StudyStarted(STUDIES[1]), finished(STUDIES[1], 0, 1.0, state="failed"), StageStarted("guard"))
+    assert [line.partition("] ")[2] for line in stream.getvalue().splitlines()] == [
+        "run 20260611-101500-3fa2: accuracy, 3 studies of 4 trials",
+        "warning: class 8 is rare",
+        "searching",
+        "scratch: 2/4 trials, best 0.900 on tune, 2 s; about 8 s left",
+        "linear_probe@even: 1/4 trials, 1 failed, no score, 1 s; about 4 s left",
+        "asking the guard",
+    ]
+
+
+def test_lines_give_a_sign_of_life_every_ten_seconds() -> None:
+    clock, stream = Clock(), Screen(terminal=False)
+    watch = Lines(stream, Progress(clock))
+    tell(watch, started(n_trials=100), StageStarted("search"), StudyStarted("scratch"))
+    quiet = len(stream.getvalue().splitlines())
+    for index in range(60):
+        clock.now += 1.0
+        tell(watch, finished("scratch", index, 1.0))
+    beats = stream.getvalue().splitlines()[quiet:]
+    assert len(beats) == 6
+    assert beats[0] == "[10 s] scratch: 10/100 trials, best 0.900 on tune so far; about 4 min 50 s left"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_view_fits_the_terminal_and_shows_every_study(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, height=24, force_terminal=True, color_system=None)
+    watch = Live(console, Progress(Clock()))
+    console.print(watch.render())
+    assert "reading the data" in console.file.getvalue()  # type: ignore[attr-defined]
+    tell(watch, started(), Warned("class 8 is rare"), StageStarted("search"), StudyStarted("scratch"))
+    tell(watch, *(finished("scratch", index, 20.0) for index in range(4)))
+    tell(watch, StudyStarted(STUDIES[1]), finished(STUDIES[1], 0, 600.0, state="failed"))
+    console.file = io.StringIO()
+    console.print(watch.render())
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert all(any(study in line for line in lines) for study in STUDIES)
+    page = "\n".join(lines)
+    for part in ("4/4", "1/4", "1 failed", "0.900", "1 min 20 s", "class 8 is rare", "about"):
+        assert part in page
+
+
+def test_many_studies_are_shown_around_the_running_one() -> None:
+    studies = [StudyProgress(str(index), 4, "done" if index < 20 else "waiting") for index in range(40)]
+    shown, before, after = window(studies, 10)
+    assert ([study.name for study in shown], before, after) == ([str(index) for index in range(15, 25)], 15, 15)
+    assert window(studies[:5], 10) == (studies[:5], 0, 0)
+
+
+def test_the_view_suits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert isinstance(watcher(Screen(terminal=True)), Live)
+    assert isinstance(watcher(Screen(terminal=False)), Lines)
+    assert type(watcher(Screen(terminal=True), quiet=True)) is Watcher
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(watcher(Screen(terminal=True)), Lines)
+
+
+def test_a_vanished_terminal_does_not_reach_the_run() -> None:
+    stream = Screen(terminal=False)
+    watch = Lines(stream, Progress(Clock()))
+    stream.close()
+    tell(watch, started(), StageStarted("search"))
+    assert watch.progress.stage == "search"
+
+
+def test_warnings_are_kept_once_for_the_end() -> None:
+    watch = Watcher(Progress(Clock()))
+    written = RunRecord("x", {"warnings": ["a", "b"]}, record().winner, (), Logged(), {})
+    tell(watch, Warned("a"), Warned("a"), RunFinished(written, FOLDER))
+    assert watch.progress.warnings == ["a", "b"]
+
+
+def test_the_winner_stands_first_then_the_guard_decides() -> None:
+    order = ["residual", "linear_probe", "scratch", "partial_transfer", "fine_tune"]
+    assert [item.strategy for item in ranked(record())] == order
+    order = ["residual", "partial_transfer", "scratch", "linear_probe", "fine_tune"]
+    assert [item.strategy for item in ranked(record("minimize"))] == order
+
+
+def test_the_leaderboard_fits_eighty_columns_without_cutting_a_verdict() -> None:
+    lines = drawn(80)
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    for row in ("*  residual", "partial_transfer  resnet18.a1_in1k  0.820  0.801  0.801  -0.061  harmful", "baseline"):
+        assert any(row in line for line in lines)
+
+
+def test_a_wide_terminal_shows_the_interval() -> None:
+    assert any("+0.065  [+0.025, +0.105]  accepted" in line for line in drawn(120))
+    assert not any("interval" in line for line in drawn(80))
+
+
+def test_plain_text_cuts_nothing_off() -> None:
+    lines = text(record()).splitlines()
+    assert " ".join(lines[1].split()) == "* residual even 0.931 0.892 0.892 +0.065 [+0.025, +0.105] accepted"
+        "*",
+        "residual",
+        "even",
+        "0.931",
+        "0.892",
+        "0.892",
+        "+0.065",
+        "[+0.025,",
+        "+0.105]",
+        "accepted",
+    ]
+    assert "-" in lines[-1]
+    assert "nan" not in text(record())
+
+
+def test_every_verdict_gets_its_sentence_and_the_winner_the_last_word() -> None:
+    said = sentences(record())
+    assert said[0] == "residual@even: fixed 44, broke 18, p = 0.0021: better"
+    assert said[-1] == "winner: residual@even, accuracy 0.892 on guard, 0.892 on test"
+    assert len(said) == 5
+
+
+def test_the_commands_can_be_pasted() -> None:
+    lines = usage(record(), Path("/my runs/a"))
+    assert lines[1] == "predict: autoxfer predict 20260611-101500-3fa2 FILE --runs '/my runs'"
+    serve = "mlflow models serve -m models:/digits/3 --env-manager local"
+    assert lines[-1] == f"serve:   MLFLOW_TRACKING_URI='sqlite:////my runs/mlflow.db' {serve}"
+    assert resume_command(started()) == "autoxfer run --resume 20260611-101500-3fa2"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_everything_is_said_at_the_end(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = io.StringIO()
+    show(record(), FOLDER, ["class 8 is rare"], Console(file=stream, width=80, force_terminal=terminal))
+    page = stream.getvalue()
+    for part in ("accepted", "winner: residual@even", "warning: class 8 is rare", "--env-manager local"):
+        assert part in page
+    assert "\x1b[3" not in page  # no colour where none is wanted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3900, "1 h 05 min")]
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "-"), (math.nan, "-"), (0.9, "0.900"), (0.0004, "0.0004"), (123.456, "123"), (0.0, "0.000")],
+)
+def test_numbers_are_short(value: float | None, said: str) -> None:
+    assert number(value) == said
