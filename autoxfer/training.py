@@ -36,6 +36,16 @@ class Target:
     spread: float = 1.0
 
 
+@dataclass
+class Clock:
+    """Where a trial's time went; a check on the tune split waits for the device, so that the steps' share is true."""
+
+    steps_s: float = 0.0
+    n_steps: int = 0
+    scores_s: float = 0.0
+    n_scores: int = 0
+
+
 def probabilities(outputs: Tensor, target: Target) -> NDArray[np.float64]:
     """Turn a module's outputs into what metrics take: (n, classes) probabilities, or (n,) in the label's units."""
     if target.metric.task == "classification":
@@ -79,6 +89,7 @@ class GradientTrainer:
         self._floors = tuple(floors)
         self._deadline = deadline
         self.pruned = False
+        self.clock = Clock()
 
     def run(self, candidate: Candidate) -> Fitted:
         """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included.
@@ -96,6 +107,7 @@ class GradientTrainer:
         keeper.offer(self.score(candidate), 0.0)
         stopped, step = "", 0
         set_modes(module)
+        started = time.perf_counter()
         for step, rows in enumerate(batches, start=1):
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * _schedule(step, n_steps)
@@ -112,21 +124,28 @@ class GradientTrainer:
             if step in checks:
                 if not math.isfinite(loss.item()):
                     raise FloatingPointError(f"the loss became {loss.item()} at step {step} of {n_steps}")
+                self.clock.steps_s += time.perf_counter() - started
                 share = step / n_steps
                 keeper.offer(self.score(candidate), share)
                 set_modes(module)
+                started = time.perf_counter()
                 stopped = self._stops(keeper.curve, share)
                 if stopped and step < n_steps:
                     break
                 stopped = ""
+        self.clock.n_steps += step
         return keeper.fitted(step, stopped)
 
     def score(self, candidate: Candidate) -> Score:
         """Score the candidate as it stands on the tune split. Raises FloatingPointError if it is not finite."""
+        started = time.perf_counter()
         outputs = self._outputs(candidate)
         if not torch.isfinite(outputs).all():
             raise FloatingPointError("the candidate's outputs on the tune split are not finite")
-        return measure(probabilities(outputs, self._tune), self._tune)
+        score = measure(probabilities(outputs, self._tune), self._tune)
+        self.clock.scores_s += time.perf_counter() - started
+        self.clock.n_scores += 1
+        return score
 
     def choose(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
         """Score each (label, partial state dict) on the tune split and keep the best. Raises ValueError for none."""

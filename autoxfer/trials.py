@@ -18,8 +18,8 @@ from torch import Tensor
 from autoxfer.features import BATCH, Composed, Features, TrainTensors
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
-from autoxfer.strategy import Candidate, Problem, Strategy
-from autoxfer.training import GradientTrainer, Target, count_trained, probabilities
+from autoxfer.strategy import Candidate, Fitted, Problem, Strategy
+from autoxfer.training import CHECKS, GradientTrainer, Target, count_trained, probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,11 +71,38 @@ class Bench:
     def execute(self, job: Job) -> Outcome:
         """Run one trial; its weights are on disk, if they are the study's best, before this returns."""
         started = time.monotonic()
+        candidate, trainer, fitted = self._train(job)
+        if not trainer.pruned:
+            self._keep(job, fitted.state, fitted.score)
+        return Outcome(
+            "pruned" if trainer.pruned else "complete",
+            fitted.score,
+            fitted.curve,
+            time.monotonic() - started,
+            fitted.steps,
+            count_trained(candidate),
+            fitted.stopped,
+            dict(fitted.notes),
+        )
+
+    def estimate(self, job: Job, n_steps: float) -> float:
+        """Say how many seconds a trial of ``n_steps`` steps would take, from a trial of a few steps; keeps nothing."""
+        if self._strategies[job.study].recipe is None:
+            started = time.perf_counter()
+            self._train(job)
+            return time.perf_counter() - started
+        for n in (1, 3):  # the first fills the caches
+            started = time.perf_counter()
+            clock = self._train(dataclasses.replace(job, params={**job.params, "steps": n}))[1].clock
+            rest = time.perf_counter() - started - clock.steps_s - clock.scores_s
+        n_scores = min(CHECKS, n_steps) + clock.n_scores - 3  # what a strategy scores beside the loop's checks
+        return rest + n_steps * clock.steps_s / clock.n_steps + n_scores * clock.scores_s / clock.n_scores
+
+    def _train(self, job: Job) -> tuple[Candidate, GradientTrainer, Fitted]:
         problem, device = self._problems[job.study], self._features.device
         strategy, recipe = self._separate(job.study, job.params)
         with seeded(derive_seed(job.seed, "build"), device):
             candidate = strategy.build(problem)
-        n_trained = count_trained(candidate)
         trainer = GradientTrainer(
             self._features,
             problem,
@@ -88,18 +115,7 @@ class Bench:
         )
         with seeded(derive_seed(job.seed, "fit"), device):
             fitted = strategy.fit(candidate, TrainTensors(self._features, problem, self._labels), trainer)
-        if not trainer.pruned:
-            self._keep(job, fitted.state, fitted.score)
-        return Outcome(
-            "pruned" if trainer.pruned else "complete",
-            fitted.score,
-            fitted.curve,
-            time.monotonic() - started,
-            fitted.steps,
-            n_trained,
-            fitted.stopped,
-            dict(fitted.notes),
-        )
+        return candidate, trainer, fitted
 
     def rebuild(self, job: Job) -> Candidate:
         """Make a study's best candidate again, with the weights that were kept; train it again if they are lost."""

@@ -1,0 +1,160 @@
+"""What a run would do, what its guard could find and how long it would take; nothing is searched."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from autoxfer import guard
+from autoxfer.records import Job
+from autoxfer.runfolder import RunFolder
+from autoxfer.setting import BASELINE, Setting, StudyPlan, prepare
+from autoxfer.tuning import clip
+
+if TYPE_CHECKING:
+    from autoxfer.config import RunConfig
+    from autoxfer.trials import Bench
+
+DISCORDANCES = (0.05, 0.12, 0.3)  # shares of examples on which two models differ: alike, usual, unlike
+
+
+@final
+@dataclass(frozen=True)
+class PlannedStudy:
+    """One study, before it is searched."""
+
+    study: str
+    n_trials: int
+    parameters: tuple[str, ...]  # that are searched
+    seconds: float  # expected
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What ``autoxfer plan`` prints."""
+
+    task: Mapping[str, Any]
+    studies: tuple[PlannedStudy, ...]
+    unavailable: Mapping[str, str]
+    detectable: Mapping[str, float]  # condition -> smallest true gain that the guard finds with power .8
+    seconds: float  # expected, for the whole search
+    sources: Mapping[str, Mapping[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """Say it in words."""
+        task = self.task
+        sizes = ", ".join(f"{n} {name}" for name, n in task["sizes"].items() if n)
+        classes = f", {len(task['classes'])} classes" if task["classes"] else ""
+        yield f"task {task['name']}: {task['kind']} of {task['modality']} examples{classes}; metric {task['metric']}"
+        yield f"splits: {sizes}"
+        for name, card in self.sources.items():
+            shape = " x ".join(map(str, card["input"]["shape"])) if "input" in card else ""
+            yield f"source {name}: {card.get('model', '')}{f', reads {shape}' if shape else ''}"
+        yield ""
+        width = max(len(planned.study) for planned in self.studies)
+        for planned in self.studies:
+            searched = ", ".join(planned.parameters) or "nothing to search"
+            yield f"  {planned.study:{width}}  {planned.n_trials:3} trials  {_time(planned.seconds):>7}  {searched}"
+        yield f"the search should take about {_time(self.seconds)} on this machine"
+        for name, why in self.unavailable.items():
+            yield f"  left out: {name}: {why}"
+        yield ""
+        for condition, gain in self.detectable.items():
+            yield f"the guard finds {_gain(gain, task)} {condition}"
+        for warning in task["warnings"]:
+            yield f"warning: {warning}"
+
+
+def plan(config: RunConfig, runs: Path | None = None) -> Plan:
+    """Check a configuration completely and time a few batches of each study. Raises InputError as a run would."""
+    setting = prepare(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = setting.bench(RunFolder(Path(scratch)))
+        studies = tuple(_study(name, planned, setting, bench) for name, planned in setting.studies.items())
+    return Plan(
+        setting.task(),
+        studies,
+        setting.unavailable,
+        _detectable(setting),
+        sum(study.seconds for study in studies),
+        {name: source.card for name, source in setting.sources.items()},
+    )
+
+
+def _study(name: str, planned: StudyPlan, setting: Setting, bench: Bench) -> PlannedStudy:
+    budget, n_studies = setting.config.budget, len(setting.studies)
+    sizes = [_size(distribution) for distribution in planned.space.values()]
+    n_trials = int(min(budget.trials, math.prod(sizes)))
+    n_steps = _mean(planned.space["steps"]) if "steps" in planned.space else 0.0
+    starts = [clip(start, planned.space) for start in planned.defaults]
+    jobs = [
+        Job(name, 0, planned.strategy.name, planned.source, {**start, **change}, 0)
+        for start in starts
+        for change in _variants(planned.space)
+    ]
+    each = sum(bench.estimate(job, n_steps) for job in jobs) / len(jobs)
+    expected = n_trials * each
+    if budget.seconds is not None:
+        outside_cap = len(starts) * each if planned.strategy.name == BASELINE else 0.0
+        expected = min(expected, max(budget.seconds / n_studies, outside_cap))
+    searched = tuple(key for key, size in zip(planned.space, sizes, strict=True) if size > 1)
+    return PlannedStudy(name, n_trials, searched, expected)
+
+
+def _variants(space: Mapping[str, BaseDistribution]) -> list[dict[str, Any]]:
+    """List what changes a step's price by much: with augmentation nothing can be read from the cache."""
+    kinds = getattr(space.get("augment"), "choices", ("none",))
+    return [{"augment": kind} for kind in kinds] if "augment" in space else [{}]
+
+
+def _size(distribution: BaseDistribution) -> float:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    return 1 if distribution.single() else math.inf
+
+
+def _mean(distribution: BaseDistribution) -> float:
+    """Give the mean of a parameter that is drawn as the search draws it at first."""
+    if isinstance(distribution, CategoricalDistribution):
+        return sum(distribution.choices) / len(distribution.choices)  # type: ignore[arg-type]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = distribution.low, distribution.high
+    if distribution.log and low < high:
+        return (high - low) / math.log(high / low)
+    return (low + high) / 2
+
+
+def _detectable(setting: Setting) -> dict[str, float]:
+    n, kind, alpha = len(setting.rows("guard")), setting.metric.kind, setting.config.guard.alpha
+    if kind == "real":
+        gain = guard.plan_detectable(n, kind=kind, sd=1.0, alpha=alpha)
+        return {"(in standard deviations of the difference of losses)": gain}
+    return {
+        f"where the two models differ on {share:.0%} of the examples": guard.plan_detectable(
+            n, kind=kind, discordance=share, alpha=alpha
+        )
+        for share in DISCORDANCES
+    }
+
+
+def _gain(gain: float, task: Mapping[str, Any]) -> str:
+    if not math.isfinite(gain):
+        return "no gain reliably"
+    return f"a gain of {100 * gain:.1f} points" if task["metric"] == "accuracy" else f"a gain of {gain:.2f}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
