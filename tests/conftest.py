@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: several workers with all cores each are slower
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+collect_ignore = ["stranger"]  # a package of its own, which test_stranger.py installs and tests
+
 SHARED = Path(os.environ.get("AUTOXFER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
