@@ -241,17 +241,6 @@ def test_a_wide_terminal_shows_the_interval() -> None:
 def test_plain_text_cuts_nothing_off() -> None:
     lines = text(record()).splitlines()
     assert " ".join(lines[1].split()) == "* residual even 0.931 0.892 0.892 +0.065 [+0.025, +0.105] accepted"
-        "*",
-        "residual",
-        "even",
-        "0.931",
-        "0.892",
-        "0.892",
-        "+0.065",
-        "[+0.025,",
-        "+0.105]",
-        "accepted",
-    ]
     assert "-" in lines[-1]
     assert "nan" not in text(record())
 
