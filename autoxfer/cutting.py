@@ -123,17 +123,14 @@ def _finish(
     if not parts or _activations(parts, x)[-1].dim() != 2:
         end = parts[-1:] or [("network", nn.Identity())]
         parts[-1:] = [(end[0][0], nn.Sequential(OrderedDict(body=end[0][1], pool=Pool())))]
-    ends = {name: name for name, _ in parts} | {parts[-1][0]: "last"}
+    ends = {name: f"{name}_" if name in ("input", "last") else name for name, _ in parts} | {parts[-1][0]: "last"}
+    outer_names = {**aliases, **{name: name for name in ends}}
     return Chain(
         names=tuple(ends[name] for name, _ in parts),
         segments=tuple(module for _, module in parts),
         shapes=tuple(tuple(value.shape[1:]) for value in _activations(parts, x)[1:]),
         head=None if head is None else head.eval().requires_grad_(False),
-        aliases={
-            outer: ends[inner]
-            for outer, inner in {**aliases, **ends}.items()
-            if inner in ends and outer not in ends.values()
-        },
+        aliases={outer: ends[name] for outer, name in outer_names.items() if ends.get(name, outer) != outer},
         origins=tuple(_origins(module, names) for _, module in parts),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from autoxfer.tracing import matrices
 
@@ -76,7 +77,8 @@ def _split_convolution(
         exact = close(linear(x.mean((2, 3))), y.flatten(1))
     if exact:
         return None, linear
-    return (None, None) if n_classes == conv.out_channels else (last, None)
+    classifies = n_classes == conv.out_channels or any(isinstance(layer, _DropoutNd) for layer in last.modules())
+    return (None, None) if classifies else (last, None)
 
 
 def _as_linear(conv: nn.Conv2d) -> nn.Linear:

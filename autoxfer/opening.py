@@ -15,7 +15,7 @@ Named = list[tuple[str, nn.Module]]
 def open_module(module: nn.Module, prefix: str, aliases: dict[str, str], blocks: Collection[type]) -> Named:
     """Make a chain of segments with weights; a block, or a module that cannot be opened, is one segment."""
     whole = [(prefix or "network", module)]
-    graph = tracing.trace(module)
+    graph = tracing.trace(module) if _has_inside(module) else None
     parts = tracing.units(graph) if graph is not None else None
     if parts is None:
         return whole
@@ -70,9 +70,13 @@ def _attach(module: nn.Module, inner: Named, lead: list[tracing.Unit], tail: lis
 
 
 def _openable(module: nn.Module) -> bool:
-    """Whether it may hold more than one segment; torch's own composites (attention, encoders) stay whole."""
-    own = type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
-    return not own and tracing.matrices(list(module.parameters())) > 1
+    """Whether it may hold more than one segment."""
+    return _has_inside(module) and tracing.matrices(list(module.parameters())) > 1
+
+
+def _has_inside(module: nn.Module) -> bool:
+    """Whether it is made of layers; torch's own layers and composites (attention, encoders) stay whole."""
+    return isinstance(module, nn.Sequential) or not type(module).__module__.startswith("torch.nn.")
 
 
 def _last_weighted(module: nn.Module, unit: tracing.Unit) -> str:

@@ -108,7 +108,13 @@ def read_card(spec: SourceSpec, weights: Path | None, defaults: Mapping[str, Any
         )
     card = _read_json(weights.with_suffix(".json")) if weights is not None else {}
     described = card.get("input") if isinstance(card.get("input"), Mapping) else {}
-    values = {**(defaults or {}), "classes": card.get("classes", ()), **(described or {}), **spec.input}
+    named = card.get("classes")  # some cards only describe them
+    values = {
+        **(defaults or {}),
+        "classes": named if isinstance(named, list) else (),
+        **(described or {}),
+        **spec.input,
+    }
     if "shape" not in values:
         expected = (
             "what the network reads, such as input: {shape: [3, 32, 32], mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]} "
