@@ -1,0 +1,51 @@
+"""MLflow: no other module imports it, and this one only inside functions, since that takes two seconds.
+
+Nothing here is called while trials run: a run is logged once, when everything is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoxfer.errors import InputError, TrackingError
+from autoxfer.records import Logged, RunRecord, StudyResult
+from autoxfer.runfolder import RunFolder
+from autoxfer.tracking.session import open_client, probe
+from autoxfer.tracking.settings import TrackingSettings, read_settings
+from autoxfer.tracking.writing import Writer
+
+__all__ = ["TrackingError", "TrackingSettings", "check", "log_run", "read_settings"]
+
+# Both stand back where the user has set the variable. MLflow's own seven retries last four minutes.
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+PATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+
+
+def check(settings: TrackingSettings) -> None:
+    """Make sure, before anything expensive, that runs can be logged; make a fresh database, one process at a time.
+
+    Raises InputError: a dead server, a folder that cannot be written to, a database that is not MLflow's.
+    """
+    if not settings.enabled:
+        return
+    for uri in {settings.uri, settings.registry_uri or settings.uri}:
+        if uri.startswith(("http://", "https://")):
+            probe(uri, settings.origin)
+    try:
+        with open_client(settings, IMPATIENT) as client:
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
+    except TrackingError as error:
+        raise InputError("an MLflow server or database that can be used", str(error), settings.origin) from error
+
+
+def log_run(settings: TrackingSettings, folder: Path, record: RunRecord, studies: Sequence[StudyResult]) -> Logged:
+    """Log a finished run folder and register its winner; a run that is there already is completed, not repeated.
+
+    Raises TrackingError; the run folder keeps everything, so that it can be logged later.
+    """
+    if not settings.enabled:
+        return Logged()
+    with open_client(settings, PATIENT) as client:
+        return Writer(client, settings, RunFolder(folder), record, tuple(studies)).write()
