@@ -114,7 +114,7 @@ FAULTS = {
     "no_name": (GOOD.replace('name: ClassVar[str] = "mine"', "pass"), "must be an identifier"),
     "bad_name": (GOOD.replace('"mine"', '"my method"'), "must be an identifier"),
     "not_frozen": (GOOD.replace("(frozen=True)", "()"), "frozen dataclass"),
-    "no_default": (GOOD.replace("strength: float = 0.01", "strength: float"), "has no default"),
+    "no_default": (GOOD.replace("strength: float = 0.01", "strength: float"), "has no plain default"),
     "taken_field": (GOOD.replace("strength", "batch"), "belong to the recipe: batch"),
     "raising_default": (
         GOOD.replace(
