@@ -82,8 +82,8 @@ def _split_convolution(
 
 
 def _as_linear(conv: nn.Conv2d) -> nn.Linear:
-    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
         linear.weight.copy_(conv.weight.flatten(1))
         if conv.bias is not None:
             linear.bias.copy_(conv.bias)

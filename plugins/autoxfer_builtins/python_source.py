@@ -44,8 +44,8 @@ class PythonLoader(SourceLoader):
             raise InputError("weights, since a source is pretrained", "none", f"{where}.weights")
         path = locate(spec, spec.weights)
         card = read_card(spec, path)
-        factory = _Factory(_find(spec), dict(spec.options), f"{where}.model")
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # importing and making draw numbers that are nobody else's business
+            factory = _Factory(_find(spec), dict(spec.options), f"{where}.model")
             network = factory()
         fit_weights(network, read_weights(path, f"{where}.weights"), f"{where}.weights")
         return Source.from_network(
@@ -88,13 +88,18 @@ def _find(spec: SourceSpec) -> Callable[..., Any]:
     place, _, name = spec.model.rpartition(":")
     module = _import_file(spec.directory / place, where) if place.endswith(".py") else _import(place, spec, where)
     if not hasattr(module, name):
-        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        offered = [key for key, value in vars(module).items() if _makes(value) and not key.startswith("_")]
         raise InputError(f"a factory in {place} ({', '.join(offered) or 'it has none'})", f"no {name}", where)
     factory = getattr(module, name)
-    if isinstance(factory, nn.Module) or not callable(factory):
+    if not _makes(factory):
         expected = f"a function or class that makes a new network (such as def {name}(): ...)"
         raise InputError(expected, f"{spec.model} is a {type(factory).__name__}", where)
     return factory  # type: ignore[no-any-return]
+
+
+def _makes(value: object) -> bool:
+    """Whether it can be called for a new network; a network can be called too, but makes none."""
+    return callable(value) and not isinstance(value, nn.Module)
 
 
 def _import(name: str, spec: SourceSpec, where: str) -> ModuleType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -39,7 +40,8 @@ def read_weights(path: Path, where: str) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise InputError("a safetensors file", f"{path.name}: {error}", where) from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about how it was pickled, which is no one's concern here
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         expected = "tensors alone (save network.state_dict() with safetensors)"
         reason = str(error).partition("\n")[0].partition(". ")[0]
