@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -95,6 +96,20 @@ def test_the_ci_script_runs_the_readmes_own_command() -> None:
     assert script.stat().st_mode & 0o111, "it must be executable"
     assert "<!-- command: test -->" in script.read_text()
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_ci_script_prints_pytests_closing_line_last_and_keeps_its_status(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    command = "echo '== 3 passed in 0.1s ==' && echo 'a warning at exit' && exit 3"
+    (tmp_path / "README.md").write_text(
+        f"# x\n\n<!-- command: test -->\n```bash\n{command}\n```\n\n```bash\nexit 9\n```\n"
+    )
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", str(tmp_path)]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x", "--no-verify"]):
+        subprocess.run([*git, *arguments], check=True)
+    done = subprocess.run([str(tmp_path / ".ci" / "run")], capture_output=True, text=True, check=False, cwd="/")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (3, "== 3 passed in 0.1s =="), done
 
 
 def _version() -> str:
