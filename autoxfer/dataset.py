@@ -82,4 +82,4 @@ class DatasetReader(ABC):
 
     @abstractmethod
     def read(self, spec: DataSpec) -> Dataset:
-        """Read everything. Raises InputError: missing, empty, corrupt, ragged, no such target, NaN, lengths that differ."""
+        """Read everything. Raises InputError: missing, empty, corrupt, ragged, no such target, not finite."""

@@ -27,7 +27,7 @@ class PluginError(AutoxferError):
     """A plugin breaks the contract; the message names the plugin and the reason."""
 
 
-class Unsupported(AutoxferError):
+class Unsupported(AutoxferError):  # noqa: N818 - read where it is raised, it is a statement
     """A strategy cannot serve this problem; raised by ``Strategy.space`` with the reason, before anything is run."""
 
 

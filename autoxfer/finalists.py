@@ -58,7 +58,8 @@ def judge(
     if own is None:
         return verdicts | {finalist.study.id: untested(reason, n_guard) for finalist in judged}
     answers = guard.judge(
-        [guard.Finalist(f.study.id, f.loss, f.beats(own), _rank(f.trial)) for f in judged],
+        # A coarse metric has ties: the place among the finalists breaks them by the loss on the tune split.
+        [guard.Finalist(f.study.id, f.loss, f.beats(own), sum(f.beats(other) for other in judged)) for f in judged],
         own.loss,
         kind=metric.kind,
         margin=metric.tolerance(margin, own.loss),
@@ -105,10 +106,6 @@ def untested(reason: str, n: int) -> Verdict:
     """Make the verdict of what could not be tested at all."""
     unknown = math.nan
     return Verdict("untested", unknown, unknown, unknown, unknown, 0.0, "none", n, None, None, unknown, reason)
-
-
-def _rank(trial: Trial) -> float:
-    return -math.inf if trial.outcome.score is None else trial.outcome.score.rank
 
 
 def entry(result: StudyResult, finalist: Finalist | None, verdict: Verdict | None, test: Mapping[str, float]) -> Entry:

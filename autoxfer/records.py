@@ -126,11 +126,11 @@ class StudyResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The guard's answer for one finalist. Loss differences are baseline minus candidate: positive = transfer better."""
+    """The guard's answer for one finalist. Gains are baseline minus candidate: positive = transfer better."""
 
     decision: Decision
     effect: float  # mean gain, in the units of the loss (accuracy: a share of examples)
-    ci_low: float  # two-sided interval at confidence 1 - 2 * alpha, so that it agrees with the one-sided test
+    ci_low: float  # interval at confidence 1 - 2 * alpha or more, in agreement with the one-sided tests
     ci_high: float
     p_value: float  # of the one-sided test for acceptance
     level: float  # at which it was tested; 0 where it did not compete

@@ -105,7 +105,7 @@ class TrainData(Protocol):
     """The train split, on the device."""
 
     def __getitem__(self, name: Input) -> Tensor:
-        """The whole split's tensor for one input: (n_train, ...). Taps are computed once in a run."""
+        """Give the whole split's tensor for one input: (n_train, ...). Taps are computed once in a run."""
 
     @property
     def labels(self) -> Tensor:
@@ -129,7 +129,7 @@ class Trainer(Protocol):
 
     @property
     def recipe(self) -> Recipe:
-        """This trial's training hyperparameters, ``steps`` filled in."""
+        """The trial's training hyperparameters, ``steps`` filled in."""
 
     def run(self, candidate: Candidate) -> Fitted:
         """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included."""
@@ -138,7 +138,7 @@ class Trainer(Protocol):
         """Score the candidate as it stands on the tune split."""
 
     def choose(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
-        """Score each (label, partial state dict) on the tune split and keep the best; ``notes["chosen"]`` is its label."""
+        """Score each (label, partial state dict) on the tune split, keep the best; its label is ``notes["chosen"]``."""
 
 
 class Strategy(ABC):
@@ -158,7 +158,7 @@ class Strategy(ABC):
     @classmethod
     @abstractmethod
     def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
-        """The search space of the strategy's own fields; the core adds the recipe's.
+        """Give the search space of the strategy's own fields; the core adds the recipe's.
 
         Raises Unsupported, with the reason, where the strategy cannot serve ``problem``.
         """

@@ -50,7 +50,9 @@ def main() -> None:
     labels[shuffled] = labels[np.random.default_rng(2).permutation(shuffled)]
     pixels = images[source] / 255.0
     mean, std = float(pixels.mean()), float(pixels.std())
-    network = train(torch.tensor((pixels - mean) / std, dtype=torch.float32)[:, None], torch.tensor(labels), arguments.steps)
+    network = train(
+        torch.tensor((pixels - mean) / std, dtype=torch.float32)[:, None], torch.tensor(labels), arguments.steps
+    )
 
     save_file(network.state_dict(), arguments.out / f"{arguments.name}.safetensors")
     card = {

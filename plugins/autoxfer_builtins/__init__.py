@@ -1,0 +1,1 @@
+"""The built-in plugins: one file per strategy, source loader and data set reader."""

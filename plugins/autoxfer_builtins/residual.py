@@ -100,6 +100,7 @@ class Residual(Strategy):
             "dropout": FloatDistribution(0.0, 0.7),
             "head_decay": FloatDistribution(1e-4, 3.0, log=True),
             "head_first": CategoricalDistribution([True, False]),
+            "pca": CategoricalDistribution(_components(problem)),
         }
 
     def build(self, problem: Problem) -> Candidate:
@@ -126,6 +127,13 @@ class Residual(Strategy):
                 module.head.weight.zero_()
         fitted = trainer.run(candidate)
         return replace(fitted, notes={**fitted.notes, **_shares(module, [data[name] for name in candidate.inputs])})
+
+
+def _components(problem: Problem) -> list[int]:
+    """Offer no rotation, and numbers of components that the examples can bear: about ten examples for each."""
+    n_features = min(source.n_features for source in problem.sources)
+    most = min(n_features - 1, problem.n_train - 1, max(16, problem.n_train // 10))
+    return [0, *(k for k in (16, 64, 256) if k <= most)]
 
 
 @torch.no_grad()
