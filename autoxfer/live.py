@@ -55,6 +55,11 @@ class Lines(Watcher):
         self._stream = stream
         self._last = self.progress.clock()
 
+    def __enter__(self) -> Self:
+        with contextlib.suppress(OSError, ValueError):
+            self._write(STAGES[self.progress.stage])
+        return self
+
     def show(self, event: Event, ended: Sequence[StudyProgress]) -> None:
         """Write what is new."""
         for study in ended:

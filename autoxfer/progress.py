@@ -10,7 +10,7 @@ from typing import Literal
 from autoxfer.records import Event, RunFinished, RunStarted, StageStarted, StudyStarted, TrialFinished, Warned
 
 STAGES = {
-    "data": "reading the data",
+    "data": "reading the data and the sources",
     "sources": "loading the sources",
     "search": "searching",
     "guard": "asking the guard",
