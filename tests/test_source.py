@@ -257,9 +257,9 @@ class TestPreprocess:
         assert torch.allclose(y[:, 2], (x[:, 0, :4, :1].expand(-1, -1, 4) - 0.3) / 4, atol=1e-6)
 
     def test_shrinking_does_not_alias(self):
-        stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 1, 64, 64)
+        stripes = torch.tensor([0.0, 1.0, 1.0, 1.0]).repeat(16).expand(1, 1, 64, 64)
         small = self.make((1, 16, 16)).preprocess((1, 64, 64))(stripes)
-        assert float((small - 0.5).abs().max()) < 0.1
+        assert float((small - 0.75).abs().max()) < 0.1
 
     def test_what_was_adapted_is_on_the_card(self):
         source = self.make((3, 4, 4))
