@@ -17,7 +17,7 @@ from autoxfer.errors import InputError
 from autoxfer.terminal import Answer, aligned, as_object, as_text, exit_code, print_json, stdout_to_stderr
 
 if TYPE_CHECKING:
-    from autoxfer.live import Watcher
+    from autoxfer.terminal.live import Watcher
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; all else goes to stderr.")]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of the runs.")]
@@ -71,8 +71,8 @@ def run(  # noqa: PLR0917 - typer makes options of arguments
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")] = False,
 ) -> Answer | None:
     """Tune every strategy, let the guard judge, ship the winner."""
-    from autoxfer import leaderboard, live  # noqa: PLC0415
     from autoxfer.config import load_config  # noqa: PLC0415
+    from autoxfer.terminal import leaderboard, live  # noqa: PLC0415
 
     if resume is not None:
         given = [str(value) for value in (config, override, data, source, target, no_plugin) if value]
@@ -120,7 +120,7 @@ def plan(
 @app.command(name="list")
 def list_runs(runs: Runs = Path("runs"), json: Json = False) -> Answer | None:
     """List the runs, their winners, and what is left to do."""
-    from autoxfer import history  # noqa: PLC0415
+    from autoxfer.terminal import history  # noqa: PLC0415
 
     past = history.past_runs(runs)
     if json:
@@ -205,7 +205,7 @@ def doctor(runs: Runs = Path("runs"), mlflow: Mlflow = None, json: Json = False)
     """Look at the machine and the installation."""
     import dataclasses  # noqa: PLC0415
 
-    from autoxfer.doctor import examine  # noqa: PLC0415
+    from autoxfer.terminal.doctor import examine  # noqa: PLC0415
 
     findings = examine(runs, mlflow)
     broken = any(finding.state == "broken" for finding in findings)
@@ -300,7 +300,7 @@ _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, or the copy of cli
 @contextlib.contextmanager
 def _resumable(watch: Watcher) -> Iterator[None]:
     """Let an error that stops a run say how to go on, and leave its traceback in the run's folder."""
-    from autoxfer.live import resume_command  # noqa: PLC0415
+    from autoxfer.terminal.live import resume_command  # noqa: PLC0415
 
     try:
         yield

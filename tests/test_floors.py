@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     "errors records",
     "tracing opening heads cutting preprocessing",  # plain torch: what a source is made of
-    "strategy source dataset hooks metrics paired linear convex architectures augmentation",
-    "guard comparison splitting encoding preparation building inputfile winnerfiles progress admission offers",
-    "plugins config checks runfile runfolder features training",
+    "strategy source dataset hooks metrics linear convex architectures augmentation",
+    "guard splitting encoding preparation building inputfile winnerfiles",
+    "plugins config runfolder features training",
     "tuning tracking export engines trials",
-    "prediction setting finalists result selection planning scenes probes promises testing",  # testing: for authors
-    "terminal live leaderboard history doctor cli __main__",
+    "prediction setting finalists result selection planning testing",  # testing: for plugins' authors
+    "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
 OWNERS = {  # what is imported -> the only modules that may

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autoxfer import paired
-from autoxfer.guard import Finalist, decide, fallback, judge, plan_detectable
+from autoxfer.guard import Finalist, decide, fallback, judge, paired, plan_detectable
 from autoxfer.records import Verdict
 
 Losses = NDArray[np.float64]

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from autoxfer import paired
+from autoxfer.guard import paired
 
 RHO = np.sin(np.linspace(0.01, math.pi / 2, 200)) ** 2
 

@@ -14,11 +14,10 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
-from autoxfer import promises
 from autoxfer.errors import InputError, Unsupported
-from autoxfer.scenes import SCENES, scene
 from autoxfer.strategy import Candidate, Fitted, Group, Problem, Raw, Strategy, Tap, TrainData, Trainer
-from autoxfer.testing import check_strategy, checks, parametrize, run_checks
+from autoxfer.testing import check_strategy, checks, parametrize, promises, run_checks
+from autoxfer.testing.scenes import SCENES, scene
 
 
 @dataclass(frozen=True)

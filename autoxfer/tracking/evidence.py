@@ -86,37 +86,37 @@ def tags(record: RunRecord) -> dict[str, str]:
 
 
 def version_tags(record: RunRecord) -> dict[str, str]:
-    """Name what one reads before promoting a version: besides the run's tags, scores and the test's numbers."""
-    entry = winner_entry(record)
-    numbers = {
-        **finite({split: getattr(record.winner, split) for split in SPLITS[1:]}),
-        **finite(verdict_metrics(entry.verdict)),
-    }
-    method = {} if entry.verdict is None else {"autoxfer.method": entry.verdict.method}
-    return {**tags(record), **method, **{f"autoxfer.{key}": f"{value:.6g}" for key, value in numbers.items()}}
+    """Name what one reads before promoting a version; few enough for the registry's list, the rest is in its text."""
+    verdict = winner_entry(record).verdict
+    numbers = {split: getattr(record.winner, split) for split in SPLITS[1:]}
+    if verdict is not None:
+        numbers |= {"effect": verdict.effect, "p_value": verdict.p_value}
+    shown = {f"autoxfer.{key}": f"{value:.6g}" for key, value in finite(numbers).items()}
+    kept = {key: value for key, value in tags(record).items() if key not in ("autoxfer.task", "autoxfer.fingerprint")}
+    return kept | shown
 
 
 def verdict_text(record: RunRecord) -> str:
     """Say in Markdown what won and why, for someone who decides whether to deploy it."""
-    entry, winner, verdict = winner_entry(record), record.winner, winner_entry(record).verdict
-    scores = [f"{split} {getattr(winner, split):.4g}" for split in SPLITS[1:] if getattr(winner, split) is not None]
+    entry, winner = winner_entry(record), record.winner
+    verdict = entry.verdict
+    # No bold: the registry's list of versions shows this line as it is written.
     if verdict is None:
-        lines = [f"**{entry.study}** wins: no transfer was accepted, so the model trained from scratch is kept."]
+        lines = [f"{entry.study} wins: no transfer was accepted, so the model trained from scratch is kept."]
     else:
-        state = "certified" if winner.certified else "**not certified**"
+        state = verdict.decision if winner.certified else f"{verdict.decision}, NOT CERTIFIED"
         lines = [
-            f"**{entry.study}** wins: {verdict.decision}, {state}. {verdict.reason}",
-            "",
+            f"{entry.study} wins ({state}). {verdict.reason[:1].upper()}{verdict.reason[1:]}.",
             f"Gain over scratch {verdict.effect:+.4g} (interval {verdict.ci_low:+.4g} to {verdict.ci_high:+.4g}), "
-            f"p = {verdict.p_value:.3g} at level {verdict.level:.3g}, {verdict.method}, {verdict.n} guard examples.",
+            f"{verdict.method}, {verdict.n} guard examples.",
         ]
-    return "\n".join([*lines, "", f"{record.task.get('metric', 'score')}: {', '.join(scores)}."])
+    scores = [f"{split} {getattr(winner, split):.4g}" for split in SPLITS[1:] if getattr(winner, split) is not None]
+    return "\n\n".join([*lines, f"{record.task.get('metric', 'score')}: {', '.join(scores)}."])
 
 
 def page(record: RunRecord) -> str:
     """Write the run's page: the verdict and the leaderboard."""
-    heading = f"### {record.task.get('name', 'autoxfer')}: {record.run_id}"
-    return "\n\n".join([heading, verdict_text(record), leaderboard(record)])
+    return f"{verdict_text(record)}\n\n{leaderboard(record)}"
 
 
 def leaderboard(record: RunRecord) -> str:

@@ -71,7 +71,8 @@ class Writer:
         if found is None:
             place = self.settings.folder.resolve() / "mlartifacts" / _safe(name)
             try:
-                return str(self.client.create_experiment(name, None if self.settings.has_server else place.as_uri()))
+                location = None if self.settings.has_server else place.as_uri()
+                return str(self.client.create_experiment(name, location, self._experiment_tags()))
             except MlflowException:  # another process was faster
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
@@ -79,6 +80,14 @@ class Writer:
         if found.lifecycle_stage != "active":
             raise TrackingError(f"the experiment {name!r} is deleted in MLflow; restore it or name another one")
         return str(found.experiment_id)
+
+    def _experiment_tags(self) -> dict[str, str]:
+        """Open the experiment on its training runs, not on MLflow's pages for language models."""
+        return {
+            "mlflow.experimentKind": "custom_model_development",
+            "mlflow.experiment.primaryMetric.name": "guard",
+            "mlflow.experiment.primaryMetric.greaterIsBetter": str(self.record.task.get("direction") != "minimize"),
+        }
 
     def _run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Any:
         """Find or make the run that carries ``tags``."""
@@ -165,7 +174,7 @@ class Writer:
         sizes = task.get("sizes")
         dataset = Dataset(
             name=str(task.get("name", "data"))[:500],
-            digest=str(task.get("data_fingerprint", ""))[:36] or "unknown",  # MLflow's limit
+            digest=str(task.get("data_fingerprint", ""))[:16] or "unknown",  # MLflow takes 36 and shows 16
             source_type="local",
             source=json.dumps({"uri": location}),
             profile=json.dumps({"modality": task.get("modality"), **(sizes if isinstance(sizes, Mapping) else {})}),

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autoxfer.config.runfile import parse
 from autoxfer.errors import InputError
-from autoxfer.progress import number
-from autoxfer.runfile import parse
 from autoxfer.runfolder import RunFolder
+from autoxfer.terminal.progress import number
 
 
 def past_runs(runs: Path) -> list[dict[str, Any]]:

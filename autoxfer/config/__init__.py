@@ -26,12 +26,12 @@ from pydantic import (
     model_validator,
 )
 
-from autoxfer import checks, runfile
-from autoxfer.checks import Refused
+from autoxfer.config import checks, runfile
+from autoxfer.config.checks import Refused
+from autoxfer.config.runfile import RunFile, nearest, show
 from autoxfer.dataset import DataSpec
 from autoxfer.errors import InputError
 from autoxfer.records import SourceSpec, Task
-from autoxfer.runfile import RunFile, nearest, show
 
 Number = StrictInt | StrictFloat
 TEMPLATE = Path(__file__).with_name("template.yaml")

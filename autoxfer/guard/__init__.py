@@ -26,8 +26,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer import paired
-from autoxfer.comparison import MIN_STUDENT, Comparison, RealValued, ZeroOne
+from autoxfer.guard import paired
+from autoxfer.guard.comparison import MIN_STUDENT, Comparison, RealValued, ZeroOne
 from autoxfer.records import Decision, Verdict
 
 Kind = Literal["zero_one", "real"]

@@ -12,10 +12,10 @@ import torch
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from torch import Tensor
 
-from autoxfer.admission import RECIPE_FIELDS
-from autoxfer.probes import combinations, declared_fixed, digest, global_state, other_generators, same, state
-from autoxfer.scenes import CPU, Scene
+from autoxfer.plugins.admission import RECIPE_FIELDS
 from autoxfer.strategy import Candidate, Fitted, Raw, Strategy, Tap
+from autoxfer.testing.probes import combinations, declared_fixed, digest, global_state, other_generators, same, state
+from autoxfer.testing.scenes import CPU, Scene
 from autoxfer.trials import seeded
 from autoxfer.tuning.spaces import clip
 

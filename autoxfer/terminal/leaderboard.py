@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoxfer.progress import number
 from autoxfer.records import Entry, RunRecord
 from autoxfer.terminal import aligned
+from autoxfer.terminal.progress import number
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoxfer.config.runfile import nearest, show
 from autoxfer.records import SPLITS
-from autoxfer.runfile import nearest, show
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # goes into paths, study names and the registry
 

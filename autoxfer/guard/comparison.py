@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer import paired
+from autoxfer.guard import paired
 
 MIN_STUDENT = 50  # guard examples below which the t test's approximation is not trusted
 

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
 
-from autoxfer.admission import strategy_fault
 from autoxfer.errors import InputError, Unsupported
-from autoxfer.promises import PROMISES, Promise
-from autoxfer.scenes import SCENES, Scene, scene
+from autoxfer.plugins.admission import strategy_fault
 from autoxfer.strategy import Strategy
+from autoxfer.testing.promises import PROMISES, Promise
+from autoxfer.testing.scenes import SCENES, Scene, scene
 
 if TYPE_CHECKING:
     from pytest import MarkDecorator  # noqa: PT013 - for type checkers only
