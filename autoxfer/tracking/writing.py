@@ -72,7 +72,7 @@ class Writer:
             place = self.settings.folder.resolve() / "mlartifacts" / _safe(name)
             try:
                 location = None if self.settings.has_server else place.as_uri()
-                return str(self.client.create_experiment(name, location, self._experiment_tags()))
+                return str(self.client.create_experiment(name, location))
             except MlflowException:  # another process was faster
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
@@ -80,14 +80,6 @@ class Writer:
         if found.lifecycle_stage != "active":
             raise TrackingError(f"the experiment {name!r} is deleted in MLflow; restore it or name another one")
         return str(found.experiment_id)
-
-    def _experiment_tags(self) -> dict[str, str]:
-        """Open the experiment on its training runs, not on MLflow's pages for language models."""
-        return {
-            "mlflow.experimentKind": "custom_model_development",
-            "mlflow.experiment.primaryMetric.name": "guard",
-            "mlflow.experiment.primaryMetric.greaterIsBetter": str(self.record.task.get("direction") != "minimize"),
-        }
 
     def _run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Any:
         """Find or make the run that carries ``tags``."""
