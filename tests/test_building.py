@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch import Tensor
+
+from autoxfer.building import Normalise, Pool
+
+
+@pytest.fixture
+def features() -> Tensor:
+    return torch.randn(30, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 7.0) + 2
+
+
+def test_standardised_features_have_mean_zero_and_spread_one_and_constant_ones_stay_finite(features: Tensor) -> None:
+    features[:, 2] = 4.0
+    normalise = Normalise(6, "standardise")
+    normalise.fit(features)
+    out = normalise(features)
+    torch.testing.assert_close(out.mean(0), torch.zeros(6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std(0, correction=0), torch.tensor([1.0, 1, 0, 1, 1, 1]), rtol=0, atol=1e-5)
+
+
+def test_l2_gives_every_example_mean_square_one(features: Tensor) -> None:
+    torch.testing.assert_close(Normalise(6, "l2")(features).square().mean(1), torch.ones(30))
+
+
+def test_principal_components_are_those_of_the_covariance(features: Tensor) -> None:
+    normalise = Normalise(6, n_components=2)
+    normalise.fit(features)
+    out = normalise(features)
+    values, vectors = torch.linalg.eigh(torch.cov(features.T, correction=0))
+    naive = (features - features.mean(0)) @ vectors[:, [5, 4]]
+    torch.testing.assert_close(out.abs(), naive.abs(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(out.var(0, correction=0), values[[5, 4]], rtol=1e-3, atol=1e-3)
+
+
+def test_more_components_than_examples_allow_are_zero(features: Tensor) -> None:
+    normalise = Normalise(6, "standardise", n_components=5)
+    normalise.fit(features[:3])
+    assert (normalise(features)[:, 2:] == 0).all()
+    assert torch.isfinite(normalise(features)).all()
+
+
+def test_pooling_averages_over_space_or_tokens() -> None:
+    x = torch.arange(24.0).reshape(1, 2, 3, 4)
+    torch.testing.assert_close(Pool()(x), torch.tensor([[5.5, 17.5]]))
+    torch.testing.assert_close(Pool()(x[0]), x[0].mean(1))
+    torch.testing.assert_close(Pool()(x[0, 0]), x[0, 0])
+
+
+def test_an_unknown_normalisation_is_refused() -> None:
+    with pytest.raises(ValueError, match="one of none, standardise, l2; got 'whiten'"):
+        Normalise(3, "whiten")

@@ -1,0 +1,218 @@
+"""Each built-in strategy against a naive twin; what all strategies promise is in test_promises.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from autoxfer_builtins.adapters import Adapters
+from autoxfer_builtins.fine_tune import FineTune
+from autoxfer_builtins.linear_probe import LinearProbe
+from autoxfer_builtins.lora import LoRA, LowRank
+from autoxfer_builtins.partial_transfer import PartialTransfer
+from autoxfer_builtins.residual import Integrated, Residual
+from autoxfer_builtins.scratch import Scratch
+from torch import Tensor, nn
+
+from autoxfer.linear import fit_head, strength_grid
+from autoxfer.strategy import Candidate, Strategy, Tap
+from autoxfer.testing.scenes import N_TUNE, Scene, scene
+from autoxfer.training import GradientTrainer
+
+IMAGES = scene("image", "classification")
+NUMBERS = scene("vector", "regression")
+
+
+def whole(where: Scene, tap: str, split: str) -> Tensor:
+    return where.features.whole(Tap(tap, where.problem.source.name), split)
+
+
+def suffix(candidate: Candidate) -> Tensor:
+    """What the candidate's body makes of the train split."""
+    (tap,) = candidate.inputs
+    assert isinstance(tap, Tap)
+    with torch.no_grad():
+        features: Tensor = candidate.module.eval().get_submodule("body")(whole(IMAGES, tap.name, "train"))
+    return features
+
+
+def states_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_probe_is_the_best_of_the_ridge_regressions_one_by_one() -> None:
+    candidate, fitted = NUMBERS.fit(LinearProbe(normalisation="none"))
+    F, Y = whole(NUMBERS, "last", "train").double(), NUMBERS.labels.double()
+    center, level = F.mean(0), Y.mean(0)
+    errors, answers = [], []
+    for strength in strength_grid(F):
+        W = torch.linalg.solve((F - center).T @ (F - center) + strength * torch.eye(8), (F - center).T @ (Y - level))
+        answers.append(((whole(NUMBERS, "last", "tune").double() - center) @ W + level)[:, 0].numpy())
+        wanted = (NUMBERS.tune.labels - NUMBERS.tune.center) / NUMBERS.tune.spread
+        errors.append(np.square(answers[-1] - wanted).mean())
+    best = int(np.argmin(errors))
+    assert fitted.notes["strength"] == pytest.approx(float(strength_grid(F)[best]))
+    np.testing.assert_allclose(NUMBERS.answer(candidate, N_TUNE)[:, 0], answers[best], atol=1e-4)
+
+
+def test_the_probe_of_a_map_reads_its_average_over_space() -> None:
+    earlier = IMAGES.problem.source.taps[1]
+    assert len(earlier.shape) == 3
+    candidate, fitted = IMAGES.fit(LinearProbe(tap=earlier.name, normalisation="standardise"))
+    pooled = whole(IMAGES, earlier.name, "train").mean((2, 3))
+    tuned = (whole(IMAGES, earlier.name, "tune").mean((2, 3)) - pooled.mean(0)) / pooled.std(0, correction=0)
+    expected = tuned @ fitted.state["head.weight"].T + fitted.state["head.bias"]
+    torch.testing.assert_close(IMAGES.answer(candidate, N_TUNE), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["depth", "channels"])
+@pytest.mark.parametrize("where", [IMAGES, NUMBERS], ids=str)
+def test_nothing_inherited_is_scratch_bit_for_bit(by: str, where: Scene) -> None:
+    partial = where.build(PartialTransfer(fraction=0.0, by=by))
+    scratch = where.build(Scratch(architecture=where.problem.source.name))
+    assert states_equal(partial.module.state_dict(), scratch.module.state_dict())
+    trained = where.train(PartialTransfer(fraction=0.0), partial, where.trainer(Scratch))
+    assert states_equal(trained.state, where.train(Scratch(), scratch, where.trainer(Scratch)).state)
+
+
+def test_by_depth_the_first_segments_are_the_sources_and_the_rest_is_what_scratch_draws() -> None:
+    source = IMAGES.problem.source
+    given = source.suffix().state_dict()
+    fresh = IMAGES.build(Scratch(architecture=source.name)).module.state_dict()
+    partial = IMAGES.build(PartialTransfer(fraction=0.1, train_inherited=True)).module.state_dict()
+    first = next(name for name, _ in source.suffix().named_children())
+    for name, tensor in partial.items():
+        inherited = name.startswith(f"body.{first}.")
+        assert torch.equal(tensor, given[name.removeprefix("body.")] if inherited else fresh[name])
+
+
+def test_a_frozen_prefix_read_from_its_tap_is_the_whole_network_with_that_prefix() -> None:
+    frozen = IMAGES.build(PartialTransfer(fraction=0.1, train_inherited=False))
+    trained = IMAGES.build(PartialTransfer(fraction=0.1, train_inherited=True))
+    assert frozen.inputs[0] == Tap(IMAGES.problem.source.taps[1].name)
+    torch.testing.assert_close(IMAGES.answer(frozen, 9), IMAGES.answer(trained, 9))
+
+
+def test_by_channels_the_share_that_is_asked_for_is_copied_and_stays_if_frozen() -> None:
+    given = IMAGES.problem.source.suffix().state_dict()
+    candidate = IMAGES.build(PartialTransfer(fraction=0.5, by="channels", train_inherited=False))
+    before = {name: tensor.clone() for name, tensor in candidate.module.state_dict().items()}
+    masks = {name.removeprefix("body."): mask for name, mask in candidate.frozen.items()}
+    assert masks.keys() == {name for name, _ in IMAGES.problem.source.suffix().named_parameters()}
+    for name, mask in masks.items():
+        assert mask.flatten(1).all(1).sum() == mask.flatten(1).any(1).sum() if mask.dim() > 1 else True
+        assert mask.float().mean() == pytest.approx(0.5, abs=0.01)
+        assert torch.equal(before[f"body.{name}"][mask], given[name][mask])
+        assert not torch.equal(before[f"body.{name}"][~mask], given[name][~mask])
+    after = IMAGES.train(PartialTransfer(), candidate).state
+    for name, mask in masks.items():
+        assert torch.equal(after[f"body.{name}"][mask], given[name][mask])
+    assert any(not torch.equal(after[f"body.{name}"], before[f"body.{name}"]) for name in masks)
+
+
+def test_residual_is_one_linear_head_over_both_features() -> None:
+    settings = Residual(normalisation="standardise", scale=0.5, width=5, head_first=False)
+    candidate, fitted = IMAGES.fit(settings)
+    module = candidate.module.eval()
+    assert isinstance(module, Integrated)
+    train, tune = whole(IMAGES, "last", "train"), whole(IMAGES, "last", "tune")
+    f = 0.5 * (tune - train.mean(0)) / train.std(0, correction=0)
+    with torch.no_grad():
+        h = module.body(IMAGES.features.whole(candidate.inputs[0], "tune")).relu()
+        weight = torch.cat([module.source_head.weight, module.head.weight], 1)
+        expected = torch.cat([f, h], 1) @ weight.T + module.head.bias
+    torch.testing.assert_close(IMAGES.answer(candidate, N_TUNE), expected, rtol=1e-4, atol=1e-5)
+    assert fitted.notes["source_share"] > 0
+    assert fitted.notes["encoder_share"] > 0
+
+
+def test_residual_may_start_at_the_probe() -> None:
+    candidate = IMAGES.build(Residual(normalisation="none"))
+    IMAGES.train(Residual(normalisation="none"), candidate, _still(Residual))
+    weight, bias = fit_head(whole(IMAGES, "last", "train"), IMAGES.labels, 3)
+    expected = whole(IMAGES, "last", "tune") @ weight.T + bias
+    torch.testing.assert_close(IMAGES.answer(candidate, N_TUNE), expected, rtol=1e-4, atol=1e-4)
+
+
+def _still(strategy: type[Strategy]) -> GradientTrainer:
+    """A trainer that makes no step worth keeping."""
+    trainer = IMAGES.trainer(strategy)
+    trainer.recipe = replace(trainer.recipe, lr=0.0)
+    return trainer
+
+
+def test_the_decay_of_residuals_source_head_reaches_nothing_else() -> None:
+    candidate = IMAGES.build(Residual(head_decay=0.7))
+    decays = {
+        name: next(group.decay for group in candidate.groups if name.startswith(group.match))
+        for name, _ in candidate.module.named_parameters()
+    }
+    assert {name for name, decay in decays.items() if decay == 0.7} == {"source_head.weight"}
+
+
+@pytest.mark.parametrize("strategy", [Adapters, LoRA])
+@pytest.mark.parametrize("blocks", ["all", "late"])
+def test_before_the_first_step_the_features_are_the_sources_own(strategy: type[Adapters | LoRA], blocks: str) -> None:
+    candidate = IMAGES.build(strategy(blocks=blocks))
+    torch.testing.assert_close(suffix(candidate), whole(IMAGES, "last", "train"), rtol=1e-4, atol=1e-5)
+    late = candidate.inputs != IMAGES.build(strategy(blocks="all")).inputs
+    assert late == (blocks == "late")
+
+
+@pytest.mark.parametrize("strategy", [Adapters, LoRA])
+def test_training_moves_the_added_weights_and_leaves_the_sources(strategy: type[Strategy]) -> None:
+    candidate = IMAGES.build(strategy())
+    before = {name: tensor.clone() for name, tensor in candidate.module.state_dict().items()}
+    trained = {name for name, parameter in candidate.module.named_parameters() if parameter.requires_grad}
+    IMAGES.train(strategy(), candidate)
+    after = candidate.module.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == trained
+
+
+def test_a_low_rank_change_can_be_merged_into_its_layer() -> None:
+    torch.manual_seed(0)
+    for base, x in (
+        (nn.Linear(6, 5), torch.randn(4, 6)),
+        (nn.Conv2d(3, 5, 3, stride=2, padding=1, dilation=2), torch.randn(4, 3, 9, 9)),
+        (nn.Conv2d(3, 5, 3, padding="same", bias=False), torch.randn(4, 3, 9, 9)),
+    ):
+        assert isinstance(base, nn.Linear | nn.Conv2d)
+        layer = LowRank(base, rank=2, scale=1.5)
+        assert torch.equal(layer(x), base(x))
+        nn.init.normal_(layer.up.weight)
+        changed = layer(x)
+        update = torch.einsum("or,ri...->oi...", layer.up.weight.flatten(1), layer.down.weight)
+        with torch.no_grad():
+            base.weight += 1.5 * update
+        torch.testing.assert_close(changed, base(x), rtol=1e-4, atol=1e-5)
+
+
+def test_fine_tuning_starts_at_the_fitted_head_and_trains_everything() -> None:
+    candidate = IMAGES.build(FineTune())
+    IMAGES.train(FineTune(), candidate, _still(FineTune))
+    weight, _ = fit_head(whole(IMAGES, "last", "train"), IMAGES.labels, 3)
+    torch.testing.assert_close(candidate.module.state_dict()["head.weight"], weight)
+    assert all(parameter.requires_grad for parameter in candidate.module.parameters())
+
+
+def test_layers_near_the_input_learn_more_slowly_and_the_head_at_its_own_rate() -> None:
+    candidate = IMAGES.build(FineTune(layer_decay=0.5, head_lr=7.0, anchor=0.3))
+    rates = [
+        next((group.lr, group.anchor) for group in candidate.groups if name.startswith(group.match))
+        for name, _ in candidate.module.named_parameters()
+    ]
+    assert rates == sorted(rates)
+    n = len(IMAGES.problem.source.taps) - 1
+    assert rates[0] == (0.5 ** (4 * (n - 1) / n), 0.3)  # a factor for every quarter of the depth
+    assert rates[-1] == (7.0, 0.0)
+
+
+def test_scratch_reads_what_its_architecture_reads() -> None:
+    for name, architecture in IMAGES.problem.architectures.items():
+        candidate = IMAGES.build(Scratch(architecture=name, dropout=0.5))
+        assert candidate.inputs == (architecture.input,)
+        assert any(isinstance(part, nn.Dropout) and part.p == 0.5 for part in candidate.module.modules())
