@@ -83,28 +83,30 @@ def _search(problem: Convex, x: Tensor, g: Tensor, direction: Tensor) -> tuple[T
 
 @dataclass(frozen=True)
 class _Memory:
-    """The last steps, and the changes of gradient that came with them."""
+    """The last steps, the changes of gradient that came with them, and 1 over their product (0: no curvature seen)."""
 
-    pairs: tuple[tuple[Tensor, Tensor], ...] = ()
+    pairs: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
 
     def add(self, step: Tensor, change: Tensor) -> _Memory:
-        return _Memory((*self.pairs[1 - N_PAIRS :], (step, change)))
+        product = _dot(step, change)
+        curved = product > 1e-10 * (_dot(step, step) * _dot(change, change)).sqrt()
+        rho = torch.where(curved, 1 / product, torch.zeros_like(product))
+        return _Memory((*self.pairs[1 - N_PAIRS :], (step, change, rho)))
 
     def keep(self, going: Tensor) -> _Memory:
-        return _Memory(tuple((step[:, going], change[:, going]) for step, change in self.pairs))
+        return _Memory(tuple((step[:, going], change[:, going], rho[:, going]) for step, change, rho in self.pairs))
 
     def apply(self, g: Tensor, guess: Tensor) -> Tensor:
         """Multiply ``g`` by the estimate of the inverse Hessian: the two-loop recursion."""
         shares = []
-        for step, change in reversed(self.pairs):
-            rho = 1 / _dot(step, change).clamp(min=1e-30)
-            share = rho * _dot(step, g)
-            g = g - share * change
-            shares.append((rho, share))
+        for step, change, rho in reversed(self.pairs):
+            shares.append(rho * _dot(step, g))
+            g = g - shares[-1] * change
         g = guess * g
         if self.pairs:
-            step, change = self.pairs[-1]
-            g = g * (_dot(step, change) / _dot(change, guess * change).clamp(min=1e-30))
-        for (step, change), (rho, share) in zip(self.pairs, reversed(shares), strict=True):
+            _, change, rho = self.pairs[-1]
+            length = rho * _dot(change, guess * change)
+            g = torch.where(length > 0, g / length, g)
+        for (step, change, rho), share in zip(self.pairs, reversed(shares), strict=True):
             g = g + step * (share - rho * _dot(change, g))
         return g
