@@ -1,4 +1,4 @@
-"""Small networks, written from the words of their cards, that tests load real weights into."""
+"""Small networks, written from the words of their cards, that the published weights load into."""
 
 from __future__ import annotations
 
