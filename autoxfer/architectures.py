@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import nn
 
+from autoxfer.records import Modality
 from autoxfer.strategy import Architecture, Input, Raw
 
 if TYPE_CHECKING:
     from autoxfer.source import Source
 
 WIDTHS = {"compact": 32, "compact_wide": 64}
+SOLVED = ()  # names of those that are solved instead of trained by gradient
+RESERVED = (*WIDTHS, *SOLVED)  # no source may be called so
 
 
 @final
@@ -69,8 +72,11 @@ class Compact:
         return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU()), hidden
 
 
-def architectures(shape: tuple[int, ...], sources: Sequence[Source]) -> Mapping[str, Architecture]:
-    """Everything that can be trained from scratch for examples of ``shape``: the compact ones and the sources' own."""
+def architectures(modality: Modality, shape: tuple[int, ...], sources: Sequence[Source]) -> Mapping[str, Architecture]:
+    """Everything that can be trained from scratch for examples of ``shape``: what suits the modality, the sources' own.
+
+    The first stands for the network of a size; all but its other sizes are tried before the search.
+    """
     found: dict[str, Architecture] = {name: Compact(shape, width) for name, width in WIDTHS.items()}
     found.update({source.name: source.architecture for source in sources})
     return found

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
 from autoxfer import tuning
-from autoxfer.architectures import WIDTHS, architectures
+from autoxfer.architectures import RESERVED, WIDTHS, architectures
 from autoxfer.errors import InputError, Unsupported
 from autoxfer.features import Features
 from autoxfer.metrics import Metric, get_metric
@@ -170,7 +170,7 @@ def prepare(config: RunConfig) -> Setting:
         n_outputs=len(schema.classes) if schema.task == "classification" else 1,
         n_train=len(splits.rows["train"]),
         sources=(),
-        architectures=architectures(tuple(preparation.natural_shape), list(sources.values())),
+        architectures=architectures(schema.modality, tuple(preparation.natural_shape), list(sources.values())),
     )
     studies, unavailable = _studies(config, chosen, general, sources)
     warnings = (*dataset.warnings, *splits.warnings, *(f"{name}: {why}" for name, why in unavailable.items()))
@@ -205,7 +205,7 @@ def _strategies(config: RunConfig, plugins: Plugins) -> dict[type[Strategy], Map
 
 def _check_names(sources: Mapping[str, Source]) -> None:
     for name in sources:
-        if not re.fullmatch(r"[\w.-]+", name) or name in WIDTHS:
+        if not re.fullmatch(r"[\w.-]+", name) or name in RESERVED:
             raise InputError("letters, digits, dots and dashes, and no built-in network's name", repr(name), "sources")
 
 
@@ -261,6 +261,6 @@ def _space(
     space |= {name: CategoricalDistribution([default]) for name, default in unsearched.items() if name not in space}
     defaults = fields | tuning.recipe_defaults(strategy.recipe, problem.n_train)
     starts = [defaults]
-    if strategy.name == BASELINE:  # after the compact network, every source's own architecture
+    if strategy.name == BASELINE:  # after the compact network, what is solved and every source's own architecture
         starts += [defaults | {"architecture": name} for name in problem.architectures if name not in WIDTHS]
     return space, tuple(starts)

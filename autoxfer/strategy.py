@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -139,6 +139,20 @@ class Trainer(Protocol):
 
     def choose(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
         """Score each (label, partial state dict) on the tune split, keep the best; its label is ``notes["chosen"]``."""
+
+
+@runtime_checkable
+class Solvable(Protocol):
+    """A module that is solved instead of trained by gradient: trees, linear models. Scratch leaves its fitting to it.
+
+    Its shapes are fixed when it is made, so that a fitted state can be loaded into a new one; the recipe is ignored.
+    """
+
+    def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
+        """Fit this module, which is ``candidate.module``, by ``trainer.choose``; torch's random state is the trial's.
+
+        Steps that need no search, such as the strength of a penalty, are one state each for ``choose``.
+        """
 
 
 class Strategy(ABC):

@@ -94,7 +94,10 @@ class Bench:
         for n in (1, 3):  # the first fills the caches
             started = time.perf_counter()
             clock = self._train(dataclasses.replace(job, params={**job.params, "steps": n}))[1].clock
-            rest = time.perf_counter() - started - clock.steps_s - clock.scores_s
+            elapsed = time.perf_counter() - started
+            if not clock.n_steps:  # it was solved
+                return elapsed
+            rest = elapsed - clock.steps_s - clock.scores_s
         n_scores = min(CHECKS, n_steps) + clock.n_scores - 3  # what a strategy scores beside the loop's checks
         return rest + n_steps * clock.steps_s / clock.n_steps + n_scores * clock.scores_s / clock.n_scores
 

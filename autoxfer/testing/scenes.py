@@ -128,7 +128,7 @@ def scene(modality: Modality, task: Task) -> Scene:
         n_outputs=3 if task == "classification" else 1,
         n_train=N_TRAIN,
         sources=(source,),
-        architectures=architectures(shape, [source]),
+        architectures=architectures(modality, shape, [source]),
     )
     tune = Target(values[N_TRAIN:], get_metric(None, task), center, spread)
     return Scene(problem, Features(preparation, {source.name: source}, stored, CPU), labels, tune)

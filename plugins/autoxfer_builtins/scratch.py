@@ -11,7 +11,7 @@ from typing import ClassVar, final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from autoxfer import Candidate, Problem, Recipe, Strategy, hookimpl
+from autoxfer import Candidate, Fitted, Problem, Recipe, Solvable, Strategy, TrainData, Trainer, hookimpl
 
 
 @final
@@ -37,6 +37,12 @@ class Scratch(Strategy):
         """Make the network."""
         architecture = problem.architectures[self.architecture]
         return Candidate(architecture(problem.n_outputs, dropout=self.dropout), (architecture.input,))
+
+    def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
+        """Solve what can be solved, ignoring the recipe; train the rest."""
+        if isinstance(candidate.module, Solvable):
+            return candidate.module.solve(candidate, data, trainer)
+        return trainer.run(candidate)
 
 
 @hookimpl
