@@ -1,0 +1,205 @@
+"""What the one training loop promises."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoxfer import training
+from autoxfer.metrics import get_metric
+from autoxfer.records import Recipe
+from autoxfer.strategy import Candidate, Fitted, Group, Raw
+from autoxfer.testing.scenes import Scene, scene
+from autoxfer.training import GradientTrainer, Target, count_trained, measure, set_modes
+
+RECIPE = Recipe(lr=0.01, decay=0.0, steps=24, batch=16)
+
+
+def trainer(tiny: Scene, recipe: Recipe = RECIPE, **settings: object) -> GradientTrainer:
+    return GradientTrainer(tiny.features, tiny.problem, tiny.labels, tiny.tune, recipe, **{"seed": 3, **settings})  # type: ignore[arg-type]
+
+
+def linear(tiny: Scene, **settings: object) -> Candidate:
+    torch.manual_seed(0)
+    return Candidate(nn.Linear(6, tiny.problem.n_outputs), (Raw(),), **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def vectors() -> Scene:
+    return scene("vector", "classification")
+
+
+def state(fitted: Fitted) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in fitted.state.items()}
+
+
+def test_the_state_before_the_first_step_is_a_checkpoint(vectors: Scene) -> None:
+    candidate = linear(vectors)
+    good = trainer(vectors).run(candidate)
+    spoilt = replace(candidate, penalty=lambda module: 1e4 * module.weight.square().sum())  # unlearns everything
+    again = trainer(vectors).run(spoilt)
+    assert again.curve[0] == (0.0, good.score.rank)
+    assert again.curve[-1][1] < good.score.rank
+    assert all(torch.equal(again.state[name], good.state[name]) for name in good.state)
+    assert again.score == good.score
+
+
+def test_the_module_is_left_at_the_checkpoint_that_was_kept(vectors: Scene) -> None:
+    candidate = linear(vectors)
+    loop = trainer(vectors)
+    fitted = loop.run(candidate)
+    assert loop.score(candidate) == fitted.score
+    assert fitted.score.rank == max(rank for _, rank in fitted.curve)
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(vectors: Scene) -> None:
+    runs = [state(trainer(vectors, seed=seed).run(linear(vectors))) for seed in (3, 3, 4)]
+    assert torch.equal(runs[0]["weight"], runs[1]["weight"])
+    assert not torch.equal(runs[0]["weight"], runs[2]["weight"])
+
+
+def test_a_frozen_entry_does_not_move_though_weight_decay_pulls(vectors: Scene) -> None:
+    mask = torch.zeros(3, 6, dtype=torch.bool)
+    mask[0] = True
+    candidate = linear(vectors, frozen={"weight": mask})
+    before = candidate.module.weight.detach().clone()
+    fitted = trainer(vectors, replace(RECIPE, decay=0.5)).run(candidate)
+    assert fitted.curve[-1][1] > fitted.curve[0][1]  # it did train
+    after = candidate.module.weight.detach()
+    assert torch.equal(after[0], before[0])
+    assert not torch.equal(after[1:], before[1:])
+    assert count_trained(candidate) == 3 * 6 + 3 - 6
+
+
+def test_an_anchor_is_the_same_as_a_penalty_on_the_distance(vectors: Scene) -> None:
+    anchored = linear(vectors, groups=(Group("weight", anchor=0.7), Group()))
+    charged = linear(vectors)
+    initial = charged.module.weight.detach().clone()
+    charged = replace(charged, penalty=lambda module: 0.35 * (module.weight - initial).square().sum())
+    ends = [trainer(vectors).run(candidate) for candidate in (anchored, charged)]
+    torch.testing.assert_close(ends[0].state["weight"], ends[1].state["weight"])
+    free = trainer(vectors).run(linear(vectors))
+    assert not torch.allclose(ends[0].state["weight"], free.state["weight"], atol=1e-3)
+
+
+def test_a_group_sets_rate_and_decay_of_the_first_match_only(vectors: Scene) -> None:
+    candidate = linear(vectors, groups=(Group("bias", lr=0.0, decay=0.0), Group("", lr=1.0)))
+    before = candidate.module.bias.detach().clone()
+    trainer(vectors).run(candidate)
+    assert torch.equal(candidate.module.bias.detach(), before)
+
+
+def test_what_is_not_trained_keeps_its_statistics_too() -> None:
+    frozen, free = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+    frozen.requires_grad_(False)
+    module = nn.Sequential(frozen, free, nn.Dropout(0.5))
+    set_modes(module)
+    assert [part.training for part in module] == [False, True, True]
+    module(torch.randn(8, 4) + 5)
+    assert torch.equal(frozen.running_mean, torch.zeros(4))  # type: ignore[arg-type]
+    assert not torch.equal(free.running_mean, torch.zeros(4))  # type: ignore[arg-type]
+
+
+def test_every_example_comes_once_before_any_comes_twice(vectors: Scene) -> None:
+    loop = trainer(vectors)
+    n = len(vectors.labels)
+    rows = torch.cat(list(loop._batches(5)))  # 5 batches of 16: two epochs of 40
+    assert len(rows) == 80
+    assert sorted(rows[:n].tolist()) == list(range(n))
+    assert sorted(rows[n : 2 * n].tolist()) == list(range(n))
+
+
+def test_a_batch_is_never_larger_than_the_train_split(vectors: Scene) -> None:
+    loop = trainer(vectors, replace(RECIPE, batch=1000))
+    assert all(len(rows) == len(vectors.labels) for rows in loop._batches(3))
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
+    rates = [training._schedule(step, 100) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert all(a > b for a, b in pairwise(rates[9:]))
+    assert rates[-1] == pytest.approx(0.0)
+    assert rates[54] == pytest.approx(0.5 * (1 + math.cos(math.pi * 45 / 90)))
+
+
+def test_a_hopeless_trial_is_stopped_at_its_rung(vectors: Scene) -> None:
+    loop = trainer(vectors, floors=((0.5, 2.0),))  # nobody reaches an accuracy of 2
+    fitted = loop.run(linear(vectors))
+    assert loop.pruned
+    assert fitted.steps == 12
+    assert "pruned" in fitted.stopped
+
+
+def test_a_trial_that_reaches_its_floor_goes_on(vectors: Scene) -> None:
+    loop = trainer(vectors, floors=((0.5, 0.0),))
+    fitted = loop.run(linear(vectors))
+    assert (loop.pruned, fitted.steps, fitted.stopped) == (False, 24, "")
+
+
+def test_a_deadline_ends_training_with_what_there_is(vectors: Scene) -> None:
+    fitted = trainer(vectors, deadline=time.monotonic() - 1).run(linear(vectors))
+    assert fitted.steps == 2  # the first check of twelve
+    assert "time" in fitted.stopped
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial_with_the_step(vectors: Scene) -> None:
+    candidate = replace(linear(vectors), penalty=lambda module: module.weight.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"nan at step 2 of 24"):
+        trainer(vectors).run(candidate)
+
+
+def test_outputs_that_are_not_finite_have_no_score(vectors: Scene) -> None:
+    candidate = linear(vectors)
+    with torch.no_grad():
+        candidate.module.weight.fill_(float("inf"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        trainer(vectors).score(candidate)
+
+
+def test_a_candidate_with_nothing_to_train_is_refused(vectors: Scene) -> None:
+    candidate = linear(vectors)
+    candidate.module.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter to train"):
+        trainer(vectors).run(candidate)
+
+
+def test_choose_keeps_the_best_state_and_its_label(vectors: Scene) -> None:
+    candidate = linear(vectors)
+    good = trainer(vectors).run(linear(vectors)).state
+    zero = {name: torch.zeros_like(tensor) for name, tensor in good.items()}
+    fitted = trainer(vectors).choose(candidate, [("zero", zero), ("good", good), ("again", good)])
+    assert fitted.notes["chosen"] == "good"  # the earlier of two equals
+    assert torch.equal(candidate.module.weight, good["weight"])
+
+
+def test_choose_refuses_a_state_that_does_not_fit(vectors: Scene) -> None:
+    with pytest.raises(ValueError, match="lacks: wieght"):
+        trainer(vectors).choose(linear(vectors), [("typo", {"wieght": torch.zeros(3, 6)})])
+
+
+def test_numbers_are_scored_in_their_own_units() -> None:
+    tiny = scene("vector", "regression")
+    candidate = Candidate(nn.Linear(6, 1), (Raw(),))
+    with torch.no_grad():
+        candidate.module.weight.zero_()
+        candidate.module.bias.zero_()  # predicts the train split's mean
+    score = trainer(tiny).score(candidate)
+    assert score.value == pytest.approx(np.sqrt(np.mean((tiny.tune.labels - tiny.tune.center) ** 2)))
+    assert score.rank == -score.value
+
+
+def test_the_loss_breaks_ties_of_a_coarse_metric() -> None:
+    target = Target(np.array([0, 1]), get_metric("accuracy", "classification"))
+    sure = measure(np.array([[0.9, 0.1], [0.1, 0.9]]), target)
+    unsure = measure(np.array([[0.6, 0.4], [0.4, 0.6]]), target)
+    assert sure.rank == unsure.rank
+    assert sure.beats(unsure)
+    assert not unsure.beats(sure)
+    assert sure.loss == pytest.approx(-math.log(0.9))
