@@ -43,8 +43,8 @@ def state(fitted: Fitted) -> dict[str, Tensor]:
 def test_the_state_before_the_first_step_is_a_checkpoint(vectors: Scene) -> None:
     candidate = linear(vectors)
     good = trainer(vectors).run(candidate)
-    spoilt = replace(candidate, penalty=lambda module: 1e4 * module.weight.square().sum())  # unlearns everything
-    again = trainer(vectors).run(spoilt)
+    spoilt = replace(candidate, penalty=lambda module: 1e3 * (module.weight * good.state["weight"]).sum())
+    again = trainer(vectors, replace(RECIPE, lr=1.0)).run(spoilt)  # learns the opposite
     assert again.curve[0] == (0.0, good.score.rank)
     assert again.curve[-1][1] < good.score.rank
     assert all(torch.equal(again.state[name], good.state[name]) for name in good.state)
