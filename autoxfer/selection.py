@@ -61,8 +61,8 @@ def run(
         config = load_config(config, overrides)
     runs = Path(runs)
     settings = tracking.read_settings(None if mlflow is None else Path(mlflow), runs)
+    setting = prepare(config)  # what is wrong with the data shows in a second or two, a fresh database takes longer
     tracking.check(settings)
-    setting = prepare(config)
     folder = runfolder.create(runs, f"{datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}")
     setting.describe(folder)
     return _Run(setting, folder, settings, observers).finish()
