@@ -43,6 +43,20 @@ def as_text(values: Iterable[Any]) -> list[str | None]:
 
 
 def _text(value: Any) -> str | None:
+def decode(schema: Schema, stored: NDArray[Any]) -> Any:
+    """Turn stored examples (n, *schema.shape) back into what ``encode`` takes: arrays; a table's columns by name."""
+    if schema.modality != "table":
+        return stored
+    columns: dict[str, list[Any]] = {}
+    for column, values in zip(schema.columns, stored.T, strict=True):
+        present = [None if np.isnan(value) else float(value) for value in values]
+        if column.kind == "categorical":
+            columns[column.name] = [None if value is None else column.categories[int(value)] for value in present]
+        else:
+            columns[column.name] = present
+    return columns
+
+
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))  # a whole number next to a gap arrives as a float
     text = str(value).strip()
@@ -150,3 +164,6 @@ def _number(value: Any, name: str, where: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise InputError(f"numbers in column {name!r}", repr(value), where) from None
+    nested = next((value for value in values if isinstance(value, (list, dict, tuple, set, np.ndarray))), None)
+    if nested is not None:
+        raise InputError(f"numbers or text in column {column.name!r}", f"a {type(nested).__name__}", where)

@@ -19,9 +19,9 @@ FLOORS = (
     "tracing opening heads cutting preprocessing",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics linear convex architectures augmentation",
     "guard splitting encoding preparation building inputfile winnerfiles",
-    "plugins config runfolder features training",
+    "plugins config runfolder features training prediction",
     "tuning tracking export engines trials",
-    "prediction setting finalists result selection planning testing",  # testing: for plugins' authors
+    "setting finalists result selection planning testing",  # testing: for plugins' authors
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

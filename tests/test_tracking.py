@@ -173,7 +173,10 @@ def mlflow_at(settings: TrackingSettings) -> Iterator[Any]:
 def assert_serves(mlflow: Any, name: str) -> None:
     served = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     for n in (1, 2, 20):
-        np.testing.assert_allclose(served.predict(RAW[:n]), probabilities(RAW[:n]), rtol=0, atol=1e-7)
+        answer, expected = served.predict(RAW[:n]), probabilities(RAW[:n])
+        assert list(answer.columns) == ["label", *(f"probability_{name}" for name in IMAGES.classes)]
+        np.testing.assert_allclose(answer.iloc[:, 1:], expected, rtol=0, atol=1e-7)
+        assert list(answer["label"]) == [IMAGES.classes[best] for best in expected.argmax(1)]
 
 
 @pytest.mark.slow

@@ -1,69 +1,108 @@
-"""The winner as a model of MLflow's own: raw examples in, probabilities out, no autoxfer needed to serve it."""
+"""The winner as a model of MLflow's own, which opens in two ways.
+
+As ``python_function`` it takes raw examples of any kind and answers with labels and probabilities; the serving
+environment needs autoxfer. As ``pytorch`` it is the bare program from stored batches to probabilities, for torch alone.
+Neither holds a pickle.
+"""
 
 from __future__ import annotations
 
-import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from autoxfer.dataset import Schema
+from autoxfer.encoding import decode
 from autoxfer.errors import TrackingError
-from autoxfer.winnerfiles import PROGRAM, load_program, read_description
+from autoxfer.tracking.serving import LABEL, PREDICTION, PROBABILITY
+from autoxfer.winnerfiles import load_program, read_description, read_schema
+
+LOADER = "autoxfer.tracking.serving"
+REQUIRED = ("autoxfer", "torch", "numpy", "pandas")  # to serve; MLflow adds itself
 
 
 def save_model(winner: Path, path: Path, logged: Any, run_id: str) -> None:
     """Save the winner's folder as an MLflow model at ``path``; ``logged`` is the LoggedModel that it will belong to.
 
-    MLflow writes its files around a stand-in, then the program of the run folder takes the stand-in's place: what is
-    registered is byte for byte what was checked when it was exported.
+    What is registered is byte for byte what was checked when it was exported.
     """
-    import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    from mlflow import pytorch  # noqa: PLC0415
+    from mlflow import pyfunc  # noqa: PLC0415
     from mlflow.models import Model  # noqa: PLC0415
 
     description = read_description(winner)
-    program = load_program(winner, description)
-    example = program.example_inputs[0][0]
+    schema = read_schema(description["schema"])
+    example = _example(winner, schema, description)
     model = Model(
         artifact_path=logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id
     )
-    pytorch.save_model(
-        torch.nn.Flatten(),
+    pyfunc.save_model(
         path,
+        loader_module=LOADER,
+        data_path=str(winner),
         mlflow_model=model,
-        signature=_signature(description),
-        input_example=example.numpy(),
-        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
-        metadata={"classes": description["schema"]["classes"], "winner": description["winner"]},
-        serialization_format="pt2",
+        signature=_signature(schema),
+        input_example=example,
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIRED],
+        metadata={"classes": list(schema.classes), "winner": description["winner"]},
     )
-    shutil.copyfile(winner / PROGRAM, path / "data" / PROGRAM)
-    # The program holds its weights on the CPU; MLflow would ask for a GPU wherever it sees one, and fail.
-    model.flavors["python_function"]["config"] = {"device": "cpu"}
+    _add_torch(model, description)
     model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     model.save(str(path / "MLmodel"))
-    _compare(path, program, example)
+    _compare(winner, path, example)
 
 
-def _signature(description: dict[str, Any]) -> Any:
+def _example(winner: Path, schema: Schema, description: dict[str, Any]) -> Any:
+    """Give two examples as users have them."""
+    if schema.modality == "text":
+        import numpy as np  # noqa: PLC0415
+
+        return np.array(["One example.", "Another, which is a little longer."], dtype=object)
+    stored = load_program(winner, description).example_inputs[0][0].numpy()
+    raw = decode(schema, stored)
+    if schema.modality != "table":
+        return raw
+    import pandas as pd  # noqa: PLC0415
+
+    return pd.DataFrame(raw)
+
+
+def _signature(schema: Schema) -> Any:
+    """Describe requests and answers; what stands in a request is checked by autoxfer, which says what it expected.
+
+    MLflow would cast fractions to whole pixels without a word, and refuse whole numbers in a column of numbers.
+    """
     import numpy as np  # noqa: PLC0415
     from mlflow.models import ModelSignature  # noqa: PLC0415
-    from mlflow.types import Schema, TensorSpec  # noqa: PLC0415
+    from mlflow.types import ColSpec, TensorSpec  # noqa: PLC0415
+    from mlflow.types.schema import AnyType, Schema as Columns  # noqa: PLC0415
 
-    def schema(part: str) -> Any:
-        return Schema([TensorSpec(np.dtype(description[part]["dtype"]), tuple(description[part]["shape"]))])
+    if schema.modality == "table":
+        unchecked = AnyType()  # type: ignore[no-untyped-call]
+        inputs = Columns([ColSpec(unchecked, column.name) for column in schema.columns])
+    else:  # objects in one dimension: the only tensor that MLflow passes on as it came
+        name = schema.columns[0].name if schema.columns else schema.modality
+        inputs = Columns([TensorSpec(np.dtype("O"), (-1,), name)])
+    if schema.task == "regression":
+        return ModelSignature(inputs, Columns([ColSpec("double", PREDICTION)]))
+    columns = [ColSpec("double", f"{PROBABILITY}{name}") for name in schema.classes]
+    return ModelSignature(inputs, Columns([ColSpec("string", LABEL), *columns]))
 
-    return ModelSignature(schema("input"), schema("output"))
+
+def _add_torch(model: Any, description: dict[str, Any]) -> None:
+    """Let ``mlflow.pytorch.load_model`` find the program, where MLflow refuses everything that could run code too."""
+    data = model.flavors["python_function"]["data"]
+    model.add_flavor("pytorch", model_data=data, pytorch_version=description["torch_version"], code=None)
 
 
-def _compare(path: Path, program: Any, example: Any) -> None:
-    """Load what was saved as a user will, and make sure that it answers as the program does."""
-    import torch  # noqa: PLC0415
+def _compare(winner: Path, path: Path, example: Any) -> None:
+    """Load what was saved as a user will, and make sure that it answers as the winner does."""
+    import numpy as np  # noqa: PLC0415
     from mlflow import pyfunc  # noqa: PLC0415
 
-    served, module = pyfunc.load_model(str(path)), program.module()
+    from autoxfer.prediction import load  # noqa: PLC0415 - it imports torch
+
+    served, predictor = pyfunc.load_model(str(path)), load(winner)
     for batch in (example, example[:1]):
-        with torch.no_grad():
-            expected = module(batch)
-        if not torch.equal(torch.as_tensor(served.predict(batch.numpy())), expected):
+        answer = served.predict(batch).select_dtypes("number").to_numpy()
+        if not np.array_equal(answer, predictor.outputs(batch)):
             raise TrackingError("the model that MLflow saved does not answer as the winner does")
