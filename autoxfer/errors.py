@@ -33,3 +33,7 @@ class Unsupported(AutoxferError):  # noqa: N818 - read where it is raised, it is
 
 class TrackingError(AutoxferError):
     """MLflow could not be reached or refused what was sent."""
+
+
+class StorageError(AutoxferError):
+    """The run's folder cannot be written to; what is finished is kept, and the run can go on once it can."""

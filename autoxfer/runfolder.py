@@ -5,26 +5,40 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from autoxfer.errors import AutoxferError, InputError
+from autoxfer.errors import AutoxferError, InputError, StorageError
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step. Raises StorageError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusal (disk full, read-only, quota, permission) into a StorageError that says what to do."""
     try:
-        write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StorageError(f"{path} cannot be written: {why}; what is finished is kept") from error
 
 
 def plain(value: Any) -> Any:
@@ -99,15 +113,36 @@ class RunFolder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises AutoxferError where another process does."""
+        """Hold the folder for this process, and clear away what a killed one had half written.
+
+        Raises AutoxferError where another process holds it, StorageError where it cannot be written to.
+        """
         import fcntl  # noqa: PLC0415 - not on Windows, where a second owner goes unnoticed
 
-        with (self.path / ".lock").open("w") as handle:
+        lock = self.path / ".lock"
+        with writing(lock):
+            handle = lock.open("w")
+        with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise AutoxferError(f"run {self.run_id} is being worked on by another process") from None
+            except OSError:  # a file system without locks
+                pass
+            for left in self.path.rglob(".*"):
+                if re.fullmatch(r"\..+\.\d+", left.name):
+                    left.unlink(missing_ok=True)
             yield
+
+
+def check(runs: Path) -> None:
+    """Make sure, before anything expensive, that runs can be kept in ``runs``. Raises InputError."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs):
+            pass
+    except OSError as error:
+        raise InputError("a folder that can be written to", error.strerror or str(error), f"--runs {runs}") from None
 
 
 def create(runs: Path, run_id: str) -> RunFolder:
@@ -126,5 +161,7 @@ def find(runs: Path, run_id: str) -> RunFolder:
     if not folder.config.is_file():
         known = sorted(path.parent.name for path in runs.glob("*/config.yaml"))[-5:]
         found = f"none of that name; the latest are {', '.join(known)}" if known else "no run at all"
+        if run_id and folder.path.is_dir():
+            found = "a folder without config.yaml: it was stopped before anything was done, so start the run again"
         raise InputError(f"a run {run_id!r}", found, f"--runs {runs}")
     return folder

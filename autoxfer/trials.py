@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +74,7 @@ class Bench:
         """Run one trial; its weights are on disk, if they are the study's best, before this returns."""
         started = time.monotonic()
         candidate, trainer, fitted = self._train(job)
-        if not trainer.pruned:
+        if not trainer.pruned and math.isfinite(fitted.score.rank):
             self._keep(job, fitted.state, fitted.score)
         return Outcome(
             "pruned" if trainer.pruned else "complete",
@@ -168,9 +170,16 @@ class Bench:
 
 
 def _write(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, os.fspath(path), metadata)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        save_file(tensors, os.fspath(path), metadata)
+    except SafetensorError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # a full disk, said in Rust
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
 
 
 def _read(path: Path, *, weights: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoxfer.errors import AutoxferError
 from autoxfer.records import Outcome, Score, Trial
+from autoxfer.runfolder import writing
 from autoxfer.tuning.sampling import quiet
 from autoxfer.tuning.spaces import Space
 
@@ -41,22 +42,27 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """Open or create the file. Raises AutoxferError where it is damaged in a way that no kill explains."""
-        path = Path(path).resolve()
-        cut_torn_line(path)
-        remove_locks(path)
+        path = self._path = Path(path).resolve()
         try:
-            backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
+            with writing(path):
+                cut_torn_line(path)
+                remove_locks(path)
+                backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
             self._storage = JournalStorage(backend)
         except (ValueError, LookupError, TypeError, AssertionError) as error:
             raise AutoxferError(f"{path.name} is no journal that can be read: {error}") from error
 
     def open_study(self, name: str) -> int:
-        """Find a study, or create it; its number in the file."""
+        """Find a study, or create it; its number in the file. A trial that lacks only its last line is closed."""
         try:
-            return self._storage.get_study_id_from_name(name)
+            study = self._storage.get_study_id_from_name(name)
         except KeyError:
-            with quiet():
+            with quiet(), writing(self._path):
                 return self._storage.create_new_study([StudyDirection.MAXIMIZE], name)
+        for trial in self._storage.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,)):
+            if "outcome" in trial.user_attrs:
+                self.finish(study, trial.number, decode(trial.user_attrs["outcome"]))
+        return study
 
     def begin(
         self,
@@ -73,22 +79,24 @@ class Journal:
             distributions=dict(space),
             user_attrs={"floors": floors, "generation": generation},
         )
-        trial_id = self._storage.create_new_trial(study, template)
+        with writing(self._path):
+            trial_id = self._storage.create_new_trial(study, template)
         return _begun(self._storage.get_trial(trial_id))
 
     def finish(self, study: int, number: int, outcome: Outcome) -> Trial:
         """Write a trial's curve, its whole outcome, and at last that it is closed."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study, number)
         curve = {round(1000 * share): rank for share, rank in outcome.curve}
-        for step, rank in curve.items():
-            self._storage.set_trial_intermediate_value(trial_id, step, rank)
-        self._storage.set_trial_user_attr(trial_id, "outcome", encode(outcome))
         value: float | None = None
         if outcome.state == "complete" and outcome.score is not None:
             value = outcome.score.rank
         elif outcome.state == "pruned" and curve:  # as Study.tell does: the last intermediate value
             value = curve[max(curve)]
-        self._storage.set_trial_state_values(trial_id, _STATES[outcome.state], None if value is None else [value])
+        with writing(self._path):
+            for step, rank in curve.items():
+                self._storage.set_trial_intermediate_value(trial_id, step, rank)
+            self._storage.set_trial_user_attr(trial_id, "outcome", encode(outcome))
+            self._storage.set_trial_state_values(trial_id, _STATES[outcome.state], None if value is None else [value])
         return _trial(self._storage.get_trial(trial_id))
 
     def closed(self, study: int) -> tuple[Trial, ...]:

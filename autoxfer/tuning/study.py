@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any, final
 
 from autoxfer.engines import Engine
-from autoxfer.errors import InputError
+from autoxfer.errors import InputError, StorageError
 from autoxfer.records import Job, Outcome, Score, StudyResult, Trial, derive_seed
 from autoxfer.tuning.journal import Begun, Journal
 from autoxfer.tuning.sampling import propose
@@ -178,7 +178,7 @@ def attempt(execute: Callable[[Job], Outcome], job: Job) -> Outcome:
 def _is_fatal(error: Exception) -> bool:
     """Tell the trial's own failures from what would fail every trial, and is mended by the user before resuming."""
     disk = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-    return isinstance(error, InputError) or (isinstance(error, OSError) and error.errno in disk)
+    return isinstance(error, InputError | StorageError) or (isinstance(error, OSError) and error.errno in disk)
 
 
 def describe(error: BaseException) -> str:
