@@ -37,12 +37,6 @@ def encode(schema: Schema, raw: Any, where: str = "input") -> NDArray[Any]:
     return _pixels(array, where) if schema.modality == "image" else _finite(array, where)
 
 
-def as_text(values: Iterable[Any]) -> list[str | None]:
-    """Name the category of each value: stripped text; whole numbers without a point; None where missing."""
-    return [_text(value) for value in values]
-
-
-def _text(value: Any) -> str | None:
 def decode(schema: Schema, stored: NDArray[Any]) -> Any:
     """Turn stored examples (n, *schema.shape) back into what ``encode`` takes: arrays; a table's columns by name."""
     if schema.modality != "table":
@@ -57,6 +51,12 @@ def decode(schema: Schema, stored: NDArray[Any]) -> Any:
     return columns
 
 
+def as_text(values: Iterable[Any]) -> list[str | None]:
+    """Name the category of each value: stripped text; whole numbers without a point; None where missing."""
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str | None:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))  # a whole number next to a gap arrives as a float
     text = str(value).strip()
@@ -141,6 +141,9 @@ def _objects(values: Any) -> NDArray[Any]:
 
 
 def _column(column: Column, values: NDArray[Any], where: str) -> NDArray[np.float32]:
+    nested = next((value for value in values if isinstance(value, (list, dict, tuple, set, np.ndarray))), None)
+    if nested is not None:
+        raise InputError(f"numbers or text in column {column.name!r}", f"a {type(nested).__name__}", where)
     if column.kind == "categorical":
         code = {name: float(index) for index, name in enumerate(column.categories)}
         return np.array([code.get(text, np.nan) if text else np.nan for text in as_text(values)], dtype=np.float32)
@@ -164,6 +167,3 @@ def _number(value: Any, name: str, where: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise InputError(f"numbers in column {name!r}", repr(value), where) from None
-    nested = next((value for value in values if isinstance(value, (list, dict, tuple, set, np.ndarray))), None)
-    if nested is not None:
-        raise InputError(f"numbers or text in column {column.name!r}", f"a {type(nested).__name__}", where)
