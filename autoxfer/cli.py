@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -251,13 +253,27 @@ def config_init(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; every error becomes one message here."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if "--json" not in arguments:
-        sys.exit(_invoke(arguments).code)
-    with stdout_to_stderr():
-        answer = _invoke(arguments)
+    with _interruptible():
+        if "--json" not in arguments:
+            sys.exit(_invoke(arguments).code)
+        with stdout_to_stderr():
+            answer = _invoke(arguments)
     if answer.value is not None:
         print_json(answer.value)
     sys.exit(answer.code)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM, which clusters and containers send, end a command as Ctrl-C does; ignored signals stay ignored."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _invoke(arguments: Sequence[str]) -> Answer:

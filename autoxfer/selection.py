@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
-from autoxfer import runfolder, tracking, tuning
+from autoxfer import closing, runfolder, tracking, tuning
 from autoxfer.config import RunConfig, load_config
 from autoxfer.engines import open_engine
 from autoxfer.export import save_winner
@@ -22,7 +22,6 @@ from autoxfer.records import (
     Job,
     Logged,
     Observer,
-    RunFinished,
     RunRecord,
     RunStarted,
     Score,
@@ -40,6 +39,7 @@ from autoxfer.records import (
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import BASELINE, Setting, prepare, restore_threads
+from autoxfer.winnerfiles import is_whole
 
 if TYPE_CHECKING:
     from autoxfer.trials import Bench
@@ -75,10 +75,15 @@ def resume(
     mlflow: str | Path | None = None,
     observers: Sequence[Observer] = (),
 ) -> Result:
-    """Go on with a run where it stopped. Raises InputError where there is none, or its data have changed since."""
+    """Go on with a run where it stopped; of a finished one, what is left is to log it, if that had failed.
+
+    Raises InputError where there is none, or its data have changed since.
+    """
     runs = Path(runs)
     folder = runfolder.find(runs, run_id)
     settings = tracking.read_settings(None if mlflow is None else Path(mlflow), runs)
+    if record := closing.shipped(folder):
+        return Result(closing.finish_again(record, folder, settings, observers), folder.path)
     tracking.check(settings)
     restore_threads(folder)
     setting = prepare(load_config(folder.config))
@@ -125,12 +130,8 @@ class _Run:
             record = self._record(results, finalists, verdicts, chosen, scores)
             with self._stage("export"):
                 self._export(finalists[chosen], record)
-            runfolder.write_json(self.folder.result, record.as_dict())
-            with self._stage("log"):
-                logged = self._log(record, results)
-            record = replace(record, mlflow=logged, timings=dict(self.timings))
-            runfolder.write_json(self.folder.result, record.as_dict())
-            self._tell(RunFinished(record, self.folder.path))
+            record = closing.ship(replace(record, timings=dict(self.timings)), self.folder, self.settings)
+            record = closing.log(record, self.folder, self.settings, results, self.observers)
         return Result(record, self.folder.path)
 
     @cached_property
@@ -240,15 +241,10 @@ class _Run:
             "sources": {name: source.fingerprint for name, source in self.setting.sources.items()},
             "data_fingerprint": record.task["data_fingerprint"],
         }
+        if is_whole(self.folder.winner, runfolder.plain(info)):
+            return  # a killed run got as far; MLflow may hold these very files already
         example = dataset.examples[self.setting.rows("train")[:2]]
         save_winner(self.folder.winner, finalist.composed.cpu(), dataset.schema, example, info)
-
-    def _log(self, record: RunRecord, results: Sequence[StudyResult]) -> Logged:
-        try:
-            return tracking.log_run(self.settings, self.folder.path, record, results)
-        except tracking.TrackingError as error:
-            self._tell(Warned(f"not logged to MLflow ({error}); `autoxfer run --resume {record.run_id}` logs it"))
-            return Logged(tracking_uri=self.settings.uri)
 
     def _record(
         self,

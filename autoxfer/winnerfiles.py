@@ -36,6 +36,14 @@ def read_description(place: Path) -> dict[str, Any]:
     return dict(description)
 
 
+def is_whole(place: Path, winner: Mapping[str, Any]) -> bool:
+    """Whether all files are there, unchanged, and describe this winner."""
+    try:
+        return bool(read_description(place)["winner"] == winner)
+    except (InputError, OSError):
+        return False
+
+
 def _verify(path: Path, expected: str) -> None:
     if not path.is_file():
         raise InputError(f"the file that {DESCRIPTION} lists", "no such file", str(path))

@@ -32,7 +32,7 @@ RECORD = RunRecord(
         Entry("linear_probe", "even", "no_complete_trial", 30, 0, 0, 30, 1.0, {}, None, None, None, VERDICT),
     ),
     Logged("sqlite:///x.db", "8f2c1", "models:/m-1", "digits", "3"),
-    {"search": 12.0, "log": 1.0},
+    {"search": 12.0, "export": 1.0},
 )
 RUN_FILE = "task: {data: sklearn:digits}\nsources: [timm:resnet18]\nbudget: {trials: 3}\n"
 

@@ -42,7 +42,7 @@ def _describe(folder: RunFolder) -> dict[str, Any]:
 
 def _outcome(result: dict[str, Any]) -> dict[str, Any]:
     winner, logged = result["winner"], result["mlflow"]
-    finished = "finished" if "log" in result["timings"] else "unfinished"
+    finished = "finished" if "export" in result["timings"] else "unfinished"
     return {
         "task": result["task"]["name"],
         "metric": result["task"]["metric"],
