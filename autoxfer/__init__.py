@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
     from autoxfer.hooks import hookimpl as hookimpl
     from autoxfer.linear import (
         fit_head as fit_head,
+        linear_path as linear_path,
         ridge_path as ridge_path,
         softmax_path as softmax_path,
         strength_grid as strength_grid,
@@ -68,6 +69,7 @@ _HOMES = {
     "start_head": "building",
     "with_head": "building",
     "fit_head": "linear",
+    "linear_path": "linear",
     "ridge_path": "linear",
     "softmax_path": "linear",
     "strength_grid": "linear",

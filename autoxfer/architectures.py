@@ -1,4 +1,4 @@
-"""Small networks that learn a target task from scratch: the baseline's own, beside the sources' architectures."""
+"""What learns a target task from scratch: the baseline's own networks, trees and linear models, the sources' own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import nn
 
+from autoxfer.boosting import Boosting
+from autoxfer.linear import linear_path
 from autoxfer.records import Modality
-from autoxfer.strategy import Architecture, Input, Raw
+from autoxfer.strategy import Architecture, Candidate, Fitted, Input, Raw, TrainData, Trainer
 
 if TYPE_CHECKING:
     from autoxfer.source import Source
 
 WIDTHS = {"compact": 32, "compact_wide": 64}
-SOLVED = ()  # names of those that are solved instead of trained by gradient
+SOLVED = ("boosting", "boosting_small", "linear")  # instead of trained by gradient
 RESERVED = (*WIDTHS, *SOLVED)  # no source may be called so
 
 
@@ -72,11 +74,47 @@ class Compact:
         return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU()), hidden
 
 
+@final
+@dataclass(frozen=True)
+class Linear:
+    """A linear model of the target's own examples, its penalty chosen on the tune split."""
+
+    width: int
+
+    @property
+    def input(self) -> Input:
+        """It reads the target's own examples."""
+        return Raw()
+
+    @property
+    def n_parameters(self) -> int:
+        """With one output."""
+        return self.width + 1
+
+    def __call__(self, n_outputs: int, *, dropout: float = 0.0) -> LinearModel:
+        """Make the model; ``dropout`` means nothing to it."""
+        return LinearModel(self.width, n_outputs)
+
+
+@final
+class LinearModel(nn.Linear):
+    """Ridge or softmax regression (strategy.Solvable)."""
+
+    def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
+        """Solve for a path of penalties and let the tune split choose."""
+        path = linear_path(data[candidate.inputs[0]], data.labels, self.out_features)
+        return trainer.choose(candidate, ((s, {"weight": weight, "bias": bias}) for s, weight, bias in path))
+
+
 def architectures(modality: Modality, shape: tuple[int, ...], sources: Sequence[Source]) -> Mapping[str, Architecture]:
     """Everything that can be trained from scratch for examples of ``shape``: what suits the modality, the sources' own.
 
     The first stands for the network of a size; all but its other sizes are tried before the search.
     """
     found: dict[str, Architecture] = {name: Compact(shape, width) for name, width in WIDTHS.items()}
+    if modality in ("table", "vector"):
+        width = prod(shape)
+        small = Boosting(width, n_leaves=4, min_leaf=3, penalty=1.0, learning_rate=0.05, columns=0.5)
+        found |= {"boosting": Boosting(width), "boosting_small": small, "linear": Linear(width)}
     found.update({source.name: source.architecture for source in sources})
     return found

@@ -19,6 +19,7 @@ does not change under the turn, and the curvature of either loss is known along 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -106,6 +107,20 @@ def softmax_path(
         solutions.append(problem.solve(strengths[block], start, tolerance, max_iterations))
     along = torch.cat(solutions, 1)[:, order.argsort()].double().transpose(0, 1)  # (k, r + 1, C)
     return turned.back(along[:, :-1], along[:, -1])
+
+
+def linear_path(features: Tensor, labels: Tensor, n_outputs: int) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Fit ridge or softmax regression, as ``fit_head`` does, for a grid of strengths from strong to weak.
+
+    Gives (strength, weight (n_outputs, p), bias (n_outputs,)), as nn.Linear holds them.
+    """
+    strengths = strength_grid(features)
+    if labels.is_floating_point():
+        weights, biases, _ = ridge_path(features, labels, strengths)
+    else:
+        weights, biases = softmax_path(features, labels, n_outputs, strengths)
+    for strength, weight, bias in zip(strengths.tolist(), weights.to(features), biases.to(features), strict=True):
+        yield strength, weight.T, bias
 
 
 def fit_head(features: Tensor, labels: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:

@@ -31,9 +31,7 @@ from autoxfer import (
     TrainData,
     Trainer,
     hookimpl,
-    ridge_path,
-    softmax_path,
-    strength_grid,
+    linear_path,
     with_head,
 )
 
@@ -76,13 +74,8 @@ class LinearProbe(Strategy):
             features = Pool()(data[candidate.inputs[0]])
             normalise.fit(features)
             features = normalise(features)
-        strengths = strength_grid(features)
-        if data.labels.is_floating_point():
-            weights, biases, _ = ridge_path(features, data.labels, strengths)
-        else:
-            weights, biases = softmax_path(features, data.labels, head.out_features, strengths)
-        path = zip(strengths.tolist(), weights.float(), biases.float(), strict=True)
-        states = ((strength, {"head.weight": W.T, "head.bias": b}) for strength, W, b in path)
+        path = linear_path(features, data.labels, head.out_features)
+        states = ((strength, {"head.weight": weight, "head.bias": bias}) for strength, weight, bias in path)
         fitted = trainer.choose(candidate, states)
         return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})
 
