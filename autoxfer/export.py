@@ -59,7 +59,7 @@ def save_winner(
     # A copy: the caller's module keeps its device, its mode and its gradients.
     served = Served(copy.deepcopy(module).cpu(), classify=schema.task == "classification").eval().requires_grad_(False)
     stored = torch.from_numpy(np.ascontiguousarray(example))
-    program = _export(served, stored)
+    program = trace(served, stored)
     contents = {WEIGHTS: _weights(served.module), PROGRAM: _archive(program)}
     description = _describe(schema, int(program.module()(stored).shape[1]), info, contents)
     for name, content in contents.items():
@@ -75,8 +75,11 @@ def _check_example(schema: Schema, example: NDArray[Any]) -> None:
         )
 
 
-def _export(served: Served, stored: Tensor) -> torch.export.ExportedProgram:
-    """Trace the network with a batch of any size, and compare the program with the network it came from."""
+def trace(served: nn.Module, stored: Tensor) -> torch.export.ExportedProgram:
+    """Trace a network with a batch of any size, and compare the program with the network it came from.
+
+    ``stored`` is a batch of 2 or more; the network gives (batch, outputs). Raises AutoxferError where that fails.
+    """
     try:
         # DYNAMIC fails where the network fixes the batch size; AUTO would fix it without a word.
         dynamic = ({0: torch.export.Dim.DYNAMIC},)

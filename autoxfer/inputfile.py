@@ -91,7 +91,9 @@ def _read_csv(path: Path) -> Mapping[str, Any]:
             first = file.readline()
             file.seek(0)
             header, *rows = [row for row in csv.reader(file, delimiter=max(",;\t", key=first.count)) if row] or [[]]
-        return dict(zip((name.strip() for name in header), zip(*rows, strict=True), strict=True)) if rows else {}
+        if not rows:
+            raise InputError("a table of at least one row", "a header only" if header else "an empty file", str(path))
+        return dict(zip((name.strip() for name in header), zip(*rows, strict=True), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError("a table in UTF-8", str(error), str(path)) from error
     except ValueError as error:

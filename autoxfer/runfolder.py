@@ -136,10 +136,10 @@ class RunFolder:
 
 
 def check(runs: Path) -> None:
-    """Make sure, before anything expensive, that runs can be kept in ``runs``. Raises InputError."""
+    """Make sure, before anything expensive, that runs can be kept in ``runs``; makes nothing. Raises InputError."""
+    place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     try:
-        runs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=runs):
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise InputError("a folder that can be written to", error.strerror or str(error), f"--runs {runs}") from None

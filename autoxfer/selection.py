@@ -60,6 +60,7 @@ def run(
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
     runs = Path(runs)
+    runfolder.check(runs)
     settings = tracking.read_settings(None if mlflow is None else Path(mlflow), runs)
     setting = prepare(config)  # what is wrong with the data shows in a second or two, a fresh database takes longer
     tracking.check(settings)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
-from autoxfer import tuning
+from autoxfer import rehearsal, tuning
 from autoxfer.architectures import RESERVED, WIDTHS, architectures
-from autoxfer.errors import InputError, Unsupported
+from autoxfer.errors import InputError, PluginError, Unsupported
 from autoxfer.features import Features
 from autoxfer.metrics import Metric, get_metric
 from autoxfer.plugins import Plugins, load_plugins
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from autoxfer.source import Source
 
 BASELINE = "scratch"
+
+T = TypeVar("T")
 
 
 @final
@@ -114,7 +116,7 @@ class Setting:
 
     def compare(self, folder: RunFolder) -> None:
         """Make sure that data and sources are those that the run began with. Raises InputError where they are not."""
-        before = json.loads(folder.environment.read_text(encoding="utf-8"))["fingerprints"]
+        before = _recorded(folder, "fingerprints", dict)
         for name, found in self._fingerprints().items():
             if before.get(name) != found:
                 raise InputError(f"the {name} that the run began with", "other content", str(folder.path))
@@ -140,7 +142,22 @@ class Setting:
 
 def restore_threads(folder: RunFolder) -> None:
     """Compute with as many threads as the run began with: their number changes the last bits of every sum."""
-    torch.set_num_threads(int(json.loads(folder.environment.read_text(encoding="utf-8"))["threads"]))
+    torch.set_num_threads(_recorded(folder, "threads", int))
+
+
+def _recorded(folder: RunFolder, key: str, kind: type[T]) -> T:
+    """Read what the run noted about its surroundings. Raises InputError where the file is damaged."""
+    try:
+        value = json.loads(folder.environment.read_text(encoding="utf-8"))[key]
+    except OSError as error:
+        found = error.strerror or str(error)
+    except (ValueError, LookupError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(value, kind):
+            return value
+        found = f"{key}: {value!r}"
+    raise InputError(f"the run's {key}, in JSON", found, str(folder.environment))
 
 
 def prepare(config: RunConfig) -> Setting:
@@ -173,6 +190,7 @@ def prepare(config: RunConfig) -> Setting:
         architectures=architectures(schema.modality, tuple(preparation.natural_shape), list(sources.values())),
     )
     studies, unavailable = _studies(config, chosen, general, sources)
+    studies = _rehearsed(config, studies, unavailable, chosen, features)
     warnings = (*dataset.warnings, *splits.warnings, *(f"{name}: {why}" for name, why in unavailable.items()))
     return Setting(
         config, dataset, splits, metric, sources, studies, unavailable, features, labels, targets, tuple(warnings)
@@ -243,10 +261,45 @@ def _studies(
                 unavailable[name] = str(reason)
                 continue
             studies[name] = StudyPlan(strategy, source, problem, space, defaults)
+    _check_transfers(config, studies, unavailable, sources)
+    return studies, unavailable
+
+
+def _check_transfers(
+    config: RunConfig, studies: Mapping[str, StudyPlan], unavailable: Mapping[str, str], sources: Mapping[str, Source]
+) -> None:
+    """Refuse a run whose user named strategies of which none is left to compare with scratch. Raises InputError."""
     if not any(plan.strategy.needs_source for plan in studies.values()) and config.strategies is not None:
         named = "; ".join(f"{name}: {why}" for name, why in unavailable.items())
         raise InputError("at least one transfer strategy beside scratch", named or "none", "strategies")
-    return studies, unavailable
+
+
+def _rehearsed(
+    config: RunConfig,
+    studies: Mapping[str, StudyPlan],
+    unavailable: dict[str, str],  # what fails is added
+    chosen: Mapping[type[Strategy], Mapping[str, Any]],
+    features: Features,
+) -> dict[str, StudyPlan]:
+    """Keep the studies whose first candidate runs. Raises InputError where it is the user's wishes that fail."""
+    kept: dict[str, StudyPlan] = {}
+    for name, plan in studies.items():
+        first = tuning.clip(plan.defaults[0], plan.space)
+        why = rehearsal.fault(plan.strategy, first, plan.problem, features)
+        if not why:
+            kept[name] = plan
+        elif wishes := chosen[plan.strategy]:
+            told = ", ".join(f"{key}: {first[key]!r}" for key in wishes)
+            expected = f"parameters with which {name} can be built"
+            raise InputError(expected, f"{told}: {why}", f"strategies: {plan.strategy.name}")
+        elif plan.strategy.name == BASELINE:
+            raise PluginError(f"the baseline cannot be built: {why}")
+        else:
+            unavailable[name] = f"its first candidate cannot be built: {why}"
+    _check_transfers(config, kept, unavailable, features.sources)
+    for source in {plan.source: plan for plan in kept.values() if plan.source is not None}.values():
+        rehearsal.check_shippable(str(source.source), source.problem, features)
+    return kept
 
 
 def _space(

@@ -43,8 +43,9 @@ def split(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: int) 
     sizes = _checked(sizes or {})
     rng = np.random.default_rng(derive_seed(seed, "split"))
     strata = dataset.labels if dataset.schema.task == "classification" else np.zeros(len(dataset.labels), np.int64)
-    if dataset.schema.task == "classification" and len(np.unique(strata)) < 2:
-        raise InputError("at least two classes", _one_class(dataset), "task.data")
+    if len(np.unique(dataset.labels)) < 2:
+        expected = "at least two classes" if dataset.schema.task == "classification" else "labels that differ"
+        raise InputError(expected, _one_label(dataset), "task.data")
     group, warnings = _copies(dataset)
     own = _own(dataset)
     taken = [own[name] for name in own]
@@ -84,11 +85,13 @@ def _checked(sizes: Mapping[str, Any]) -> dict[str, float | int]:
     return dict(sizes)
 
 
-def _one_class(dataset: Dataset) -> str:
-    """Say what stands there instead of two classes."""
+def _one_label(dataset: Dataset) -> str:
+    """Say what stands there instead of labels that differ."""
     if len(dataset.labels) == 0:
         return "no examples"
-    return f"only {dataset.schema.classes[int(dataset.labels[0])]!r} in {len(dataset.labels):,} examples"
+    label = dataset.labels[0]
+    shown = f"{label:g}" if dataset.schema.task == "regression" else repr(dataset.schema.classes[int(label)])
+    return f"only {shown} in {len(dataset.labels):,} examples"
 
 
 def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:

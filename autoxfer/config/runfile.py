@@ -135,8 +135,9 @@ def read(path: Path) -> RunFile:
 
 def parse(text: str, where: str) -> tuple[Any, dict[tuple[Key, ...], int]]:
     """Parse YAML strictly into plain values and the line of each key. Raises InputError."""
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[tuple[Key, ...], int] = {}
         if node is None:
@@ -151,7 +152,8 @@ def parse(text: str, where: str) -> tuple[Any, dict[tuple[Key, ...], int]]:
     except (RecursionError, ValueError) as error:
         raise InputError("valid YAML", f"what cannot be read ({error})", where) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _walk(

@@ -55,6 +55,8 @@ class NpzReader(DatasetReader):
 def _load(path: Path) -> Arrays:
     """Read every array. Raises InputError: no npz, cut short, or arrays of Python objects."""
     try:
+        if not zipfile.is_zipfile(path):  # numpy takes anything else for a pickle
+            raise zipfile.BadZipFile
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, AttributeError, TypeError, RuntimeError, MemoryError):

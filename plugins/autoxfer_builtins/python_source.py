@@ -18,7 +18,7 @@ from torch import nn
 from autoxfer import InputError, Source, SourceLoader, SourceSpec, hookimpl
 from autoxfer_builtins.weights import fit_weights, locate, read_card, read_weights
 
-SCHEMES = ("timm",)  # modules whose name is another loader's scheme
+SCHEMES = ("timm", "hf")  # modules whose name is another loader's scheme
 
 
 @final
@@ -73,7 +73,7 @@ class _Factory:
         call = f"{getattr(self.make, '__name__', self.make)}({shown})"
         try:
             network = self.make(**self.options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 "a factory that works", f"{call} raised {type(error).__name__}: {error}", self.where
             ) from error
@@ -111,7 +111,7 @@ def _import(name: str, spec: SourceSpec, where: str) -> ModuleType:
                 found = f"no module {error.name} (looked in {spec.directory} and among what is installed)"
                 raise InputError("a module that can be imported", found, where) from error
             raise _broken(name, error, where) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _broken(name, error, where) from error
 
 
@@ -129,13 +129,13 @@ def _import_file(path: Path, where: str) -> ModuleType:
     with _importing_from(path.parent):
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise _broken(path.name, error, where) from error
     return module
 
 
-def _broken(name: str, error: Exception, where: str) -> InputError:
+def _broken(name: str, error: BaseException, where: str) -> InputError:
     return InputError("a module that imports cleanly", f"{name} raised {type(error).__name__}: {error}", where)
 
 

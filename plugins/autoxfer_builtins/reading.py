@@ -20,7 +20,8 @@ def locate(spec: DataSpec) -> Path:
     """Where the data is. Raises InputError where nothing is."""
     path = spec.directory / Path(spec.location).expanduser()
     if not path.exists():
-        raise InputError("a file or folder that exists", f"no {spec.location}", "task.data")
+        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError("a file or folder that exists", f"no {spec.location}{nearest(path.name, beside)}", "task.data")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError("a file with data", f"an empty file, {spec.location}", "task.data")
     return path
@@ -28,8 +29,9 @@ def locate(spec: DataSpec) -> Path:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Say which of ``words`` is the likeliest to be meant: ", nearest 'label'", or nothing."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.4)
-    return f"; nearest: {close[0]!r}" if close else ""
+    plain = {one.lower(): one for one in words}
+    close = difflib.get_close_matches(word.lower(), list(plain), n=1, cutoff=0.4)
+    return f"; nearest: {plain[close[0]]!r}" if close else ""
 
 
 def unknown_target(spec: DataSpec, names: list[str]) -> InputError:

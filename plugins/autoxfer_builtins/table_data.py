@@ -102,6 +102,8 @@ def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
 def _target(names: list[str], spec: DataSpec, warnings: list[str]) -> str:
     """Find the column to predict: the user's, one of the usual names, or the last."""
     if spec.target is not None:
+    if len(columns[0]) < 2:
+        raise InputError("rows to learn from and rows to judge by", "one row", where)
         if spec.target not in names:
             raise unknown_target(spec, names)
         return spec.target

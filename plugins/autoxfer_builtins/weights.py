@@ -28,7 +28,8 @@ def locate(spec: SourceSpec, path: Path) -> Path:
     """Where a weights file is. Raises InputError where it is not."""
     found = spec.directory / path.expanduser()
     if not found.is_file():
-        raise InputError("a weights file that exists", f"no {path}", f"sources.{spec.name}.weights")
+        what = f"{path}, which is a folder" if found.is_dir() else f"no {path}"
+        raise InputError("a weights file that exists", what, f"sources.{spec.name}.weights")
     return found
 
 
@@ -146,7 +147,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError("a JSON card", f"{type(error).__name__}: {error}", str(path)) from error
-    return card if isinstance(card, dict) else {}
+    if not isinstance(card, dict):
+        raise InputError("a JSON card: an object", f"a {type(card).__name__}", str(path))
+    return card
 
 
 def _check_shape(shape: Any, where: str) -> tuple[int, ...]:

@@ -1,0 +1,610 @@
+"""Whatever the user gets wrong: exit code 2, one message in three parts, within seconds, nothing trained.
+
+Every case takes a project that works and spoils one thing in it. ``CASES`` maps a name to what spoils the project and
+gives the command's arguments, and to words that the message must hold: the culprit, what was wanted, what was there.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save, save_file
+from torch import nn
+
+from autoxfer.cli import main
+from autoxfer.dataset import Column, Schema
+from autoxfer.export import save_winner
+
+Arrange = Callable[[Path], list[str]]
+PATIENCE_S = 10.0  # a case takes 0.1 s on an idle machine; those that import mlflow or timm, 3 s
+
+CODE = """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+Path("imported").touch()
+width = 8
+
+class Net(nn.Sequential):
+    def __init__(self, width=8):
+        super().__init__(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))
+
+class Two(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+class Fixed(Net):
+    def forward(self, x):
+        return super().forward(x.reshape(4, 1))
+
+class Fickle(Net):
+    def forward(self, x):
+        y = super().forward(x)
+        return -y if y.sum() > 10 else y
+
+def words():
+    return "a network"
+
+def broken():
+    raise RuntimeError("no such width")
+"""
+RUN = """
+task:
+  data: table.csv
+  target: label
+sources:
+  - {name: net, model: "nets.py:Net", weights: net.safetensors, input: {shape: [2]}}
+strategies: [scratch, linear_probe]
+budget: {trials: 1}
+device: cpu
+"""
+
+
+def rows(n: int = 60) -> list[list[str]]:
+    """A table that can be learnt from: x, y, label."""
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(n, 2)).round(4)
+    return [[str(x), str(y), "yes" if x + y > 0 else "no"] for x, y in numbers]
+
+
+def table(lines: list[list[str]], header: str = "x,y,label") -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header.split(","), *lines])
+    return text.getvalue()
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+    return {name: tensor.clone() for name, tensor in layers.state_dict().items()}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a project in which nothing is wrong."""
+    (tmp_path / "table.csv").write_text(table(rows()))
+    (tmp_path / "nets.py").write_text(CODE)
+    save_file(tensors(), tmp_path / "net.safetensors")
+    (tmp_path / "run.yaml").write_text(RUN)
+    (tmp_path / "mlflow.yaml").write_text("enabled: false\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "AUTOXFER_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def command(*arguments: str) -> Arrange:
+    """Spoil the command line alone."""
+    return lambda home: list(arguments)
+
+
+def options(*overrides: str) -> Arrange:
+    """Spoil the run file by ``-o``."""
+    return command("run", "run.yaml", *(word for text in overrides for word in ("-o", text)))
+
+
+def file(name: str, content: str | bytes, *overrides: str) -> Arrange:
+    """Spoil, or add, a file."""
+
+    def arrange(home: Path) -> list[str]:
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return options(*overrides)(home)
+
+    return arrange
+
+
+def data(text: str, *overrides: str) -> Arrange:
+    """Spoil the table."""
+    return file("table.csv", text, *overrides)
+
+
+def cells(column: int, value: str, *overrides: str, last: int = 60, first: int = 0) -> Arrange:
+    """Spoil one column of the table in rows ``first`` to ``last``."""
+    lines = rows()
+    for row in lines[first:last]:
+        row[column] = value
+    return data(table(lines), *overrides)
+
+
+def npz(*overrides: str, **arrays: Any) -> Arrange:
+    """Take arrays for data, one of them spoilt."""
+
+    def arrange(home: Path) -> list[str]:
+        np.savez(home / "data.npz", **arrays)
+        return options("task.data=data.npz", "task.target=label", *overrides)(home)
+
+    return arrange
+
+
+def pixels(n: int = 60, size: int = 8) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size), dtype=np.uint8)
+
+
+def labels(n: int = 60) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.arange(n) % 2
+
+
+def folder(spoil: Callable[[Path], object]) -> Arrange:
+    """Take a folder of images for data, and spoil it."""
+
+    def arrange(home: Path) -> list[str]:
+        images = pixels(20)
+        for index, image in enumerate(images):
+            path = home / "images" / ("cat", "dog")[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        spoil(home / "images")
+        return options("task.data=images", "task.target=label")(home)
+
+    return arrange
+
+
+def network(factory: str) -> Arrange:
+    """Name a spoilt factory."""
+    return options(f"sources.0.model=nets.py:{factory}")
+
+
+def weights(content: Mapping[str, torch.Tensor] | bytes, name: str = "net.safetensors") -> Arrange:
+    """Spoil the weights."""
+    raw = content if isinstance(content, bytes) else save(dict(content))
+    return file(name, raw, f"sources.0.weights={name}")
+
+
+class Evil:
+    """Unpickling it would leave a file behind."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def prediction(kind: str, name: str, content: str | bytes | Any, *more: str) -> Arrange:
+    """Ask the finished run's winner about a spoilt file."""
+
+    def arrange(home: Path) -> list[str]:
+        finished(home, kind)
+        if isinstance(content, np.ndarray):
+            np.save(home / name, content)
+        elif content is not None:
+            (home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return ["predict", "done", name, *more]
+
+    return arrange
+
+
+@functools.cache
+def winner_files(kind: str) -> dict[str, bytes]:
+    """Make a winner of a tiny network, once."""
+    if kind == "image":
+        schema = Schema("image", "classification", (8, 8), "uint8", ("cat", "dog"))
+        net: nn.Module = nn.Sequential(Floats(), nn.Flatten(), nn.Linear(64, 2))
+    else:
+        columns = (Column("x", "numeric"), Column("y", "numeric"))
+        schema = Schema("table", "classification", (2,), "float32", ("no", "yes"), columns)
+        net = nn.Sequential(nn.Linear(2, 2))
+    example = np.ones((2, *schema.shape), dtype=schema.dtype)
+    with tempfile.TemporaryDirectory() as place:
+        save_winner(Path(place), net, schema, example, {"strategy": "scratch"})
+        return {path.name: path.read_bytes() for path in Path(place).iterdir()}
+
+
+class Floats(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float()
+
+
+def finished(home: Path, kind: str) -> Path:
+    """Put a finished run called "done" into the runs folder."""
+    run = home / "runs" / "done"
+    (run / "winner").mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(RUN)
+    for name, content in winner_files(kind).items():
+        (run / "winner" / name).write_bytes(content)
+    return run
+
+
+def spoilt_winner(name: str, content: bytes | None) -> Arrange:
+    """Ask a winner one of whose own files is spoilt or missing."""
+
+    def arrange(home: Path) -> list[str]:
+        path = finished(home, "table") / "winner" / name
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        return ["predict", "done", "table.csv"]
+
+    return arrange
+
+
+def resumed(environment: str | None, config: str = RUN) -> Arrange:
+    """Go on with a run whose folder is spoilt."""
+
+    def arrange(home: Path) -> list[str]:
+        run = home / "runs" / "stopped"
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(config.replace("task:", f"directory: {home}\ntask:"))
+        if environment is not None:
+            (run / "environment.json").write_text(environment)
+        return ["run", "--resume", "stopped"]
+
+    return arrange
+
+
+def made(make: Callable[[Path], object], *arguments: str) -> Arrange:
+    """Prepare anything else."""
+
+    def arrange(home: Path) -> list[str]:
+        make(home)
+        return list(arguments)
+
+    return arrange
+
+
+def both(one: Arrange, other: Arrange) -> Arrange:
+    """Spoil by both; the arguments are the second's."""
+    return lambda home: (one(home), other(home))[1]
+
+
+FINGERPRINTS = json.dumps({"threads": 1, "fingerprints": {"data": "another", "source net": "another"}})
+GHOST = tensors() | {"4.weight": torch.zeros(3)}
+WIDE = {name: torch.zeros(9, *tensor.shape[1:]) for name, tensor in tensors().items()}
+
+CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
+    # the command line
+    "no_run_file": (command("run", "rnu.yaml"), ("rnu.yaml", "a run file", "no such file", "'run.yaml'")),
+    "nothing_to_run": (command("run"), ("a run file, or --data and --source", "neither")),
+    "run_file_and_data": (command("run", "run.yaml", "--data", "table.csv"), ("--data", "both")),
+    "source_without_data": (command("run", "--source", "timm:x"), ("--data", "only --source")),
+    "target_without_data": (command("run", "--target", "label"), ("--data", "only --target")),
+    "override_without_equals": (command("run", "run.yaml", "-o", "seed"), ("-o", "key=value", "'seed'")),
+    "override_without_key": (command("run", "run.yaml", "-o", "=3"), ("-o", "key=value", "'=3'")),
+    "override_that_is_no_yaml": (options("task.splits={tune: 0.2"), ("valid YAML", "task.splits")),
+    "unknown_option": (command("run", "run.yaml", "--trials", "3"), ("--trials", "--help")),
+    "unknown_command": (command("rn", "run.yaml"), ("rn", "autoxfer")),
+    "unknown_plugin_off": (command("run", "run.yaml", "--no-plugin", "scrach"), ("'scrach'", "'scratch'")),
+    "resume_unknown": (command("run", "--resume", "20200101"), ("'20200101'", "no run at all", "--runs runs")),
+    "resume_with_options": (command("run", "--resume", "x", "-o", "seed=1"), ("--resume", "seed=1")),
+    "resume_a_path_outside": (command("run", "--resume", "../elsewhere"), ("--runs runs",)),
+    "resume_without_environment": (resumed(None), ("environment.json", "stopped")),
+    "resume_damaged_environment": (resumed("{"), ("environment.json", "JSON")),
+    "resume_environment_without_keys": (resumed("{}"), ("environment.json",)),
+    "resume_damaged_config": (resumed(FINGERPRINTS, "seed: 1\n"), ("config.yaml", "task")),
+    "resume_other_data": (resumed(FINGERPRINTS), ("the data that the run began with", "stopped")),
+    "runs_folder_is_a_file": (command("run", "run.yaml", "--runs", "run.yaml"), ("--runs run.yaml", "a folder")),
+    "runs_folder_below_a_file": (command("run", "run.yaml", "--runs", "run.yaml/runs"), ("--runs run.yaml/runs",)),
+    "runs_folder_in_proc": (command("run", "run.yaml", "--runs", "/proc/runs"), ("--runs /proc/runs",)),
+    # the run file as a file
+    "run_file_is_a_folder": (made(lambda home: (home / "d").mkdir(), "run", "d"), ("a run file", "directory")),
+    "run_file_empty": (file("run.yaml", ""), ("run.yaml", "task", "nothing")),
+    "run_file_binary": (file("run.yaml", bytes(range(256))), ("run.yaml", "UTF-8", "no text")),
+    "run_file_in_latin_1": (file("run.yaml", "task: {data: caf\xe9.csv}".encode("latin-1")), ("run.yaml", "UTF-8")),
+    "run_file_with_tabs": (file("run.yaml", "task:\n\tdata: table.csv\n"), ("run.yaml, line 2", "valid YAML", "\\t")),
+    "run_file_with_nul": (file("run.yaml", "task: \0\n"), ("run.yaml", "valid YAML")),
+    "run_file_is_json_list": (file("run.yaml", "[1, 2]"), ("run.yaml", "a mapping", "[1, 2]")),
+    "run_file_is_prose": (file("run.yaml", "please transfer"), ("run.yaml", "a mapping", "please transfer")),
+    "run_file_with_python_tag": (
+        file("run.yaml", "task: !!python/object/apply:os.system ['touch ran']\n"),
+        ("run.yaml", "valid YAML", "python/object/apply:os.system"),
+    ),
+    "run_file_bomb": (file("run.yaml", "[" * 2000), ("run.yaml", "valid YAML")),
+    # keys and values
+    "unknown_key": (options("budget.trails=3"), ("'trails'", "'trials'")),
+    "unknown_section": (options("gaurd.alpha=0.1"), ("'gaurd'", "'guard'")),
+    "wrong_type": (options("budget=many"), ("a mapping", "'many'")),
+    "no_data": (file("run.yaml", "task: {target: label}"), ("'data'", "nothing", "line 1")),
+    "zero_trials": (options("budget.trials=0"), ("at least 1", "0", "budget.trials")),
+    "fractional_trials": (options("budget.trials=2.5"), ("a whole number", "2.5")),
+    "zero_seconds": (options("budget.seconds=0"), ("above 0", "budget.seconds")),
+    "alpha_of_one": (options("guard.alpha=1"), ("guard.alpha", "below 0.5")),
+    "alpha_below_zero": (options("guard.alpha=-0.05"), ("guard.alpha", "-0.05")),
+    "margin_of_one": (options("guard.margin=1"), ("guard.margin", "below 1")),
+    "seed_a_word": (options("seed=lucky"), ("seed", "a whole number", "'lucky'")),
+    "seed_a_fraction": (options("seed=1.5"), ("seed", "1.5")),
+    "seed_beyond_all_bounds": (options("seed=1" + "0" * 4400), ("seed",)),
+    "unknown_engine": (options("engine=ray"), ("engine", "local", "'ray'")),
+    "unknown_device": (options("device=tpu"), ("device", "cuda", "'tpu'")),
+    "absent_device": (options("device=cuda:99"), ("device", "CUDA")),
+    "disable_unknown_plugin": (options("plugins.disable=[lorra]"), ("plugins.disable", "'lorra'", "'lora'")),
+    "disable_scratch": (options("plugins.disable=[scratch]"), ("scratch", "disabled")),
+    # splits and metrics
+    "split_below_zero": (options("task.splits.guard=-0.1"), ("task.splits.guard", "-0.1")),
+    "splits_above_one": (options("task.splits={tune: 0.6, guard: 0.6}"), ("task.splits", "1.2")),
+    "split_unknown": (options("task.splits.validate=0.1"), ("'validate'", "train, tune, guard, test")),
+    "split_beyond_the_data": (options("task.splits.guard=100000"), ("task.splits", "60 examples", "100,000")),
+    "split_of_astronomic_size": (options(f"task.splits.guard={10**30}"), ("task.splits", "60 examples")),
+    "split_of_one": (options("task.splits.train=1"), ("2 classes in train", "train 1")),
+    "splits_without_tune": (options("task.splits={tune: 0}"), ("task.splits", "at least 1", "0")),
+    "split_is_text": (options("task.splits.tune=half"), ("task.splits.tune", "'half'")),
+    "metric_unknown": (options("task.metric=acuracy"), ("task.metric", "'acuracy'", "accuracy")),
+    "metric_of_another_task": (options("task.metric=rmse"), ("task.metric", "classification", "'rmse'")),
+    "regression_of_words": (options("task.kind=regression"), ("numbers", "regression", "label")),
+    # the table
+    "data_missing": (options("task.data=tabel.csv"), ("task.data", "tabel.csv", "'table.csv'")),
+    "data_empty": (data(""), ("task.data", "empty", "table.csv")),
+    "data_header_only": (data("x,y,label\n"), ("table.csv", "at least one row", "a header only")),
+    "data_one_row": (data("x,y,label\n1,2,no\n"), ("table.csv", "rows to learn from", "one row")),
+    "data_ragged": (data(table([*rows(), ["1"]])), ("table.csv", "3 values", "1 in line 62")),
+    "data_one_column": (data("label\nyes\nno\n"), ("table.csv", "two columns")),
+    "data_in_latin_1": (file("table.csv", "x,y,label\n1,2,\xe9\n".encode("latin-1")), ("table.csv", "UTF-8")),
+    "data_binary": (file("table.csv", bytes(range(256)) * 4), ("table.csv",)),
+    "data_column_twice": (data(table(rows(), "x,x,label")), ("table.csv", "'x'", "2 times")),
+    "data_unknown_kind": (options("task.data=table.xls"), ("task.data", "table.xls")),
+    "data_scheme_unknown": (options("task.data=kaggle:titanic"), ("task.data", "kaggle:titanic")),
+    "data_sklearn_unknown": (options("task.data=sklearn:digit"), ("task.data", "'digit", "'digits'")),
+    "target_missing": (options("task.target=lable"), ("task.target", "'lable'", "'label'")),
+    "target_in_another_case": (options("task.target=LABEL"), ("task.target", "'LABEL'", "'label'")),
+    "target_all_missing": (cells(2, ""), ("table.csv", "'label'", "none")),
+    "one_class": (cells(2, "yes"), ("two classes", "only 'yes'", "60")),
+    "class_of_one": (cells(2, "maybe", last=1), ("'maybe'", "1 in all", "task.splits")),
+    "classes_all_different": (
+        data(table([[*row[:2], f"name{index}"] for index, row in enumerate(rows())])),
+        ("60 different values", "label"),
+    ),
+    "features_infinite": (cells(0, "inf", last=1), ("table.csv", "finite", "'x'", "row 1")),
+    "features_too_large": (cells(0, "1e300", last=1), ("table.csv", "finite", "'x'")),
+    "labels_infinite": (cells(2, "inf", "task.kind=regression"), ("finite labels", "'label'")),
+    "labels_constant": (cells(2, "3.5", "task.kind=regression"), ("labels that differ", "only 3.5")),
+    "nothing_to_learn_from": (data(table([["1", "1", row[2]] for row in rows()])), ("columns to learn from", "none")),
+    "own_split_of_unknown_name": (
+        data(table([[*row, "dev"] for row in rows()], "x,y,label,split")),
+        ("'split'", "'dev'", "train"),
+    ),
+    "own_test_with_a_class_of_its_own": (
+        data(
+            table(
+                [
+                    [*row[:2], "new" if index > 55 else row[2], "test" if index > 50 else "train"]
+                    for index, row in enumerate(rows())
+                ],
+                "x,y,label,split",
+            )
+        ),
+        ("class 'new'", "train 0"),
+    ),
+    "parquet_that_is_none": (file("t.parquet", "x,y\n1,2\n", "task.data=t.parquet"), ("t.parquet", "Parquet")),
+    # arrays
+    "npz_that_is_none": (file("data.npz", "x,y\n", "task.data=data.npz"), ("data.npz", ".npz file")),
+    "npz_without_images": (npz(pictures=pixels(), labels=labels()), ("data.npz", "images or features", "pictures")),
+    "npz_without_labels": (npz(images=pixels()), ("data.npz", "labels")),
+    "npz_lengths": (npz(images=pixels(), labels=labels(59)), ("data.npz", "as many labels", "59")),
+    "npz_objects": (
+        npz(images=np.array([[1], [1, 2]], dtype=object), labels=labels(2)),
+        ("data.npz", "Python objects"),
+    ),
+    "npz_words_as_pixels": (npz(images=pixels().astype(str), labels=labels()), ("data.npz", "numbers")),
+    "npz_fractions_as_pixels": (npz(images=pixels() / 255, labels=labels()), ("data.npz", "0..255", "float64")),
+    "npz_negative_pixels": (npz(images=-pixels().astype(int), labels=labels()), ("data.npz", "0..255")),
+    "npz_complex": (npz(features=np.ones((60, 2)) * 1j, labels=labels()), ("data.npz", "complex")),
+    "npz_nan": (npz(features=np.full((60, 2), np.nan), labels=labels()), ("data.npz", "finite", "example 0")),
+    "npz_zero_width": (npz(features=np.zeros((60, 0)), labels=labels()), ("data.npz", "(60, 0)")),
+    "npz_no_examples": (npz(features=np.zeros((0, 2)), labels=labels(0)), ("data.npz", "at least one example")),
+    "npz_five_axes": (npz(images=np.zeros((6, 2, 2, 2, 3), "u1"), labels=labels(6)), ("data.npz", "(6, 2, 2, 2, 3)")),
+    "npz_channels_first": (npz(images=np.zeros((60, 3, 8, 8), "u1"), labels=labels()), ("data.npz", "channels last")),
+    "npz_labels_one_hot": (npz(images=pixels(), labels=np.eye(60)), ("data.npz", "labels", "(60, 60)")),
+    "npz_more_labels_than_names": (
+        npz(images=pixels(), labels=labels() + 5, class_names=np.array(["cat", "dog"])),
+        ("labels 5..6", "class names"),
+    ),
+    "npz_parts_unlike": (
+        npz(train_images=pixels(), train_labels=labels(), test_images=pixels(size=9), test_labels=labels()),
+        ("data.npz", "(8, 8)", "(9, 9)"),
+    ),
+    "all_examples_alike": (npz(features=np.ones((60, 2)), labels=labels()), ("every split", "60")),
+    # images
+    "images_without_classes": (
+        folder(lambda path: [each.rename(path.parent / each.name) for each in path.iterdir()]),
+        ("images", "a folder per class"),
+    ),
+    "image_corrupt": (folder(lambda path: (path / "cat" / "0.png").write_bytes(b"\x89PNG no more")), ("cat/0.png",)),
+    "image_empty": (folder(lambda path: (path / "dog" / "1.png").write_bytes(b"")), ("dog/1.png", "can be read")),
+    "image_cut_short": (
+        folder(lambda path: (path / "cat" / "0.png").write_bytes((path / "cat" / "0.png").read_bytes()[:60])),
+        ("cat/0.png", "can be read"),
+    ),
+    "images_of_one_class": (folder(lambda path: shutil.rmtree(path / "dog")), ("'cat'",)),
+    # sources
+    "source_twice_by_its_weights_name": (
+        options(
+            'sources=[{model: "nets.py:Net", weights: net.safetensors}, {model: "nets.py:Two", '
+            "weights: sub/net.safetensors}]"
+        ),
+        ("every name once", "'net' at 0 and 1"),
+    ),
+    "source_called_like_a_built_in": (options("sources.0.name=compact"), ("sources", "'compact'")),
+    "source_of_unknown_scheme": (options("sources.0.model=torchhub:resnet"), ("sources.net", "torchhub:resnet")),
+    "source_file_missing": (options("sources.0.model=netz.py:Net"), ("sources.net.model", "netz.py")),
+    "source_module_missing": (options("sources.0.model=my.nets:Net"), ("sources.net.model", "no module my")),
+    "source_file_broken": (file("nets.py", "import nothing_of_the_kind\n"), ("nets.py", "nothing_of_the_kind")),
+    "source_file_with_an_error": (file("nets.py", "def Net(:\n"), ("nets.py", "SyntaxError")),
+    "source_file_that_exits": (file("nets.py", "raise SystemExit(0)\n"), ("nets.py", "SystemExit")),
+    "factory_missing": (network("Nat"), ("sources.net.model", "Nat", "Net")),
+    "factory_is_a_number": (network("width"), ("sources.net.model", "int")),
+    "factory_returns_words": (network("words"), ("sources.net.model", "torch.nn.Module", "words() -> str")),
+    "factory_raises": (network("broken"), ("sources.net.model", "no such width")),
+    "factory_options_unknown": (options("sources.0.options.depth=3"), ("sources.net.model", "depth")),
+    "network_returns_a_tuple": (network("Two"), ("net", "one tensor", "tuple")),
+    "network_fails_on_its_input": (options("sources.0.input.shape=[5]"), ("net", "input shape 5", "RuntimeError")),
+    "network_that_fixes_its_batch": (network("Fixed"), ("net", "runs on its input shape 2")),
+    "network_that_cannot_be_exported": (network("Fickle"), ("sources.net.model", "torch.export")),
+    "weights_left_out": (options("sources.0.weights=null"), ("sources.net.weights", "none")),
+    "weights_missing": (options("sources.0.weights=nat.safetensors"), ("sources.net.weights", "nat.safetensors")),
+    "weights_are_a_folder": (
+        both(file("w.safetensors/x", ""), options("sources.0.weights=w.safetensors")),
+        ("sources.net.weights", "w.safetensors", "folder"),
+    ),
+    "weights_empty": (weights(b""), ("sources.net.weights", "net.safetensors")),
+    "weights_of_prose": (weights(b"not weights at all", "net.pt"), ("sources.net.weights", "net.pt")),
+    "weights_too_wide": (weights(WIDE), ("sources.net.weights", "0.weight 8x2 in the network, 9x2 in the file")),
+    "weights_of_another_depth": (weights(GHOST), ("sources.net.weights", "4.weight", "missing in the network")),
+    "weights_nan": (weights({**tensors(), "0.bias": torch.full((8,), torch.nan)}), ("finite weights", "0.bias")),
+    "weights_that_want_to_run_code": (weights(pickle.dumps({"x": Evil()}), "net.pth"), ("net.pth", "not run")),
+    "input_left_out": (options("sources.0.input={}"), ("sources.net.input", "shape", "no JSON card net.json")),
+    "input_key_unknown": (options("sources.0.input.shapes=[2]"), ("sources.net.input", "'shapes'", "shape")),
+    "input_shape_of_words": (options("sources.0.input.shape=[three, 8, 8]"), ("sources.net.input", "three")),
+    "input_std_zero": (options("sources.0.input.std=0"), ("sources.net.input", "std above 0")),
+    "card_that_is_no_json": (
+        file("net.json", "{shape: [2]}", "sources.0.input={}"),
+        ("net.json", "a JSON card"),
+    ),
+    "card_without_shape": (file("net.json", "{}", "sources.0.input={}"), ("sources.net.input", "shape")),
+    "card_that_is_a_list": (file("net.json", "[2]", "sources.0.input={}"), ("net.json", "list")),
+    "card_in_latin_1": (file("net.json", b'{"x": "\xe9"}', "sources.0.input={}"), ("net.json", "a JSON card")),
+    "data_that_do_not_fit_the_source": (
+        data(table([["1", *row] for row in rows()], "z,x,y,label").replace("\n1,", "\n2,", 30)),
+        ("source 'net'", "2", "3"),
+    ),
+    "timm_name_unknown": (options("sources.0={model: 'timm:resnet19'}"), ("'resnet19'", "'resnet18'")),
+    # strategies
+    "strategy_unknown": (options("strategies.1=liner_probe"), ("'liner_probe'", "'linear_probe'")),
+    "strategy_twice": (options("strategies.1=scratch"), ("'scratch' at 0 and 1",)),
+    "strategies_without_transfer": (options("strategies=[scratch]"), ("at least one transfer strategy",)),
+    "no_sources_at_all": (options("sources=[]"), ("source",)),
+    "parameter_unknown": (options("strategies.1={linear_probe: {stength: 1}}"), ("'stength'", "linear_probe")),
+    "parameter_below_zero": (options("strategies.1={fine_tune: {lr: -1}}"), ("fine_tune.lr", "above 0", "-1")),
+    "parameter_of_zero": (options("strategies.1={fine_tune: {batch: 0}}"), ("fine_tune.batch", "above 0", "0")),
+    "parameter_not_offered": (options("strategies.0={scratch: {architecture: wide}}"), ("compact_wide", "'wide'")),
+    "parameter_that_cannot_be_built": (options("strategies.1={fine_tune: {dropout: 7}}"), ("fine_tune", "dropout")),
+    "strategy_without_a_source_given": (options("sources=null", "strategies=[lora]"), ("sources", "at least one")),
+    "parameter_of_words": (options("strategies.1={fine_tune: {lr: fast}}"), ("fine_tune", "lr", "fast")),
+    # MLflow
+    "mlflow_file_missing": (command("run", "run.yaml", "--mlflow", "mflow.yaml"), ("--mlflow mflow.yaml",)),
+    "mlflow_file_is_no_yaml": (file("mlflow.yaml", "a: [1\n"), ("mlflow.yaml", "YAML")),
+    "mlflow_key_unknown": (file("mlflow.yaml", "tracking_url: x\n"), ("mlflow.yaml", "'tracking_url'")),
+    "mlflow_scheme_unknown": (file("mlflow.yaml", "tracking_uri: ftp://x\n"), ("mlflow.yaml", "ftp://x")),
+    "mlflow_alias_reserved": (file("mlflow.yaml", "aliases: {champion: latest}\n"), ("mlflow.yaml", "'latest'")),
+    "mlflow_server_silent": (
+        file("mlflow.yaml", "tracking_uri: http://127.0.0.1:9\n"),
+        ("mlflow.yaml: tracking_uri", "http://127.0.0.1:9", "no answer"),
+    ),
+    "mlflow_database_is_none": (
+        both(file("x.db", "prose " * 99), file("mlflow.yaml", "tracking_uri: sqlite:///x.db\n")),
+        ("mlflow.yaml: tracking_uri", "database"),
+    ),
+    # planning and predicting
+    "plan_without_file": (command("plan", "rnu.yaml"), ("rnu.yaml", "no such file")),
+    "plan_of_bad_data": (made(lambda home: (home / "table.csv").write_text(""), "plan", "run.yaml"), ("empty",)),
+    "predict_unknown_run": (command("predict", "nope", "table.csv"), ("'nope'", "no run at all")),
+    "predict_unfinished_run": (both(resumed("{}"), command("predict", "stopped", "table.csv")), ("not finished",)),
+    "predict_file_missing": (prediction("table", "new.csv", None), ("new.csv", "no such file")),
+    "predict_wrong_kind": (prediction("table", "new.npz", b""), ("new.npz", ".csv or .parquet")),
+    "predict_wrong_columns": (prediction("table", "new.csv", "x,z\n1,2\n"), ("new.csv", "columns x, y", "called y")),
+    "predict_words": (prediction("table", "new.csv", "x,y\n1,two\n"), ("new.csv", "'y'", "'two'")),
+    "predict_header_only": (prediction("table", "new.csv", "x,y\n"), ("new.csv", "at least one")),
+    "predict_empty": (prediction("table", "new.csv", ""), ("new.csv",)),
+    "predict_ragged": (prediction("table", "new.csv", "x,y\n1\n"), ("new.csv", "as many values")),
+    "predict_wrong_size": (prediction("image", "new.npy", pixels(3, 9)), ("new.npy", "(n, 8, 8)", "(3, 9, 9)")),
+    "predict_fractions": (prediction("image", "new.npy", pixels(3) / 255), ("new.npy", "0..255", "float64")),
+    "predict_scalar": (prediction("image", "new.npy", np.array(3)), ("new.npy", "(n, 8, 8)")),
+    "predict_corrupt_image": (prediction("image", "new.png", b"no image"), ("new.png", "can be read")),
+    "predict_corrupt_array": (prediction("image", "new.npy", b"no array"), ("new.npy", "numpy")),
+    "predict_pickle": (prediction("image", "new.npy", pickle.dumps(Evil())), ("new.npy", "without Python objects")),
+    "predict_into_no_folder": (
+        prediction("table", "new.csv", "x,y\n1,2\n", "--output", "no/where.csv"),
+        ("--output no/where.csv",),
+    ),
+    "winner_changed": (spoilt_winner("model.safetensors", b"other"), ("model.safetensors", "changed")),
+    "winner_incomplete": (spoilt_winner("model.pt2", None), ("model.pt2", "no such file")),
+    "winner_of_bad_json": (spoilt_winner("model.json", b"{"), ("model.json", "JSON")),
+}
+
+
+def call(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> SimpleNamespace:
+    """Run the command line in this process."""
+    capfd.readouterr()
+    started = time.perf_counter()
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    out, err = capfd.readouterr()
+    return SimpleNamespace(code=stopped.value.code, out=out, err=err, seconds=time.perf_counter() - started)
+
+
+def left_behind(home: Path) -> set[str]:
+    """Name every run's folder, and the mark of code that should not have run."""
+    patterns = ("runs/", "runs/*/", "ran", "**/best.safetensors")
+    return {str(path) for pattern in patterns for path in home.glob(pattern)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_message_and_nothing_else(case: str, home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arrange, words = CASES[case]
+    arguments = arrange(home)
+    before = left_behind(home)
+    result = call(arguments, capfd)
+    assert result.code == 2, result.err
+    assert "Traceback" not in result.err
+    start = result.err.index("error: ")
+    message = result.err[start:].splitlines()
+    assert (result.err.count("error: "), len(message)) == (1, 3), result.err
+    assert [line.split()[0] for line in message] == ["error:", "expected", "found"]
+    for word in words:
+        assert word in result.err[start:], result.err
+    assert max(map(len, message)) < 600
+    assert (result.out, left_behind(home)) == ("", before)
+    assert result.seconds < PATIENCE_S
+    answer = call([*arguments, "--json"], capfd)
+    assert answer.code == 2
+    error = json.loads(answer.out)["error"]
+    assert list(error) == ["expected", "found", "where"]
+    assert all(error.values())
+    assert message == [f"error: {error['where']}", f"  expected  {error['expected']}", f"  found     {error['found']}"]
+    assert left_behind(home) == before
+
+
+def test_what_the_cases_spoil_was_right(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(["plan", "run.yaml"], capfd).code == 0
+    assert call(prediction("table", "new.csv", "x,y\n1,2\n")(home), capfd).code == 0
+    assert call(["predict", "done", "table.csv"], capfd).code == 0
+    finished(home, "image")
+    assert call(prediction("image", "new.npy", pixels(3))(home), capfd).code == 0
+
+
+@pytest.mark.parametrize("case", ["zero_trials", "data_ragged", "weights_that_want_to_run_code", "resume_unknown"])
+def test_a_process_of_its_own_says_the_same(case: str, home: Path) -> None:
+    arrange, words = CASES[case]
+    arguments = [sys.executable, "-m", "autoxfer", *arrange(home), "--json"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=home)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert set(json.loads(done.stdout)["error"]) == {"expected", "found", "where"}
+    for word in words:
+        assert word in done.stdout
+    assert left_behind(home) == set()
