@@ -88,6 +88,8 @@ def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
         raise InputError("a header with at least two columns", f"{header}", where)
     if not columns or not columns[0]:
         raise InputError("at least one row", "a header only", where)
+    if len(columns[0]) < 2:
+        raise InputError("rows to learn from and rows to judge by", "one row", where)
     twice = sorted({name for name in header if header.count(name) > 1 or not name})
     if twice:
         raise InputError("columns of different names", f"{twice[0]!r}, {header.count(twice[0])} times", where)
@@ -102,8 +104,6 @@ def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
 def _target(names: list[str], spec: DataSpec, warnings: list[str]) -> str:
     """Find the column to predict: the user's, one of the usual names, or the last."""
     if spec.target is not None:
-    if len(columns[0]) < 2:
-        raise InputError("rows to learn from and rows to judge by", "one row", where)
         if spec.target not in names:
             raise unknown_target(spec, names)
         return spec.target
