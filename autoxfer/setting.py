@@ -270,6 +270,8 @@ def _check_transfers(
 ) -> None:
     """Refuse a run whose user named strategies of which none is left to compare with scratch. Raises InputError."""
     if not any(plan.strategy.needs_source for plan in studies.values()) and config.strategies is not None:
+        if not sources:
+            raise InputError("at least one source, for a strategy other than scratch", "none", "sources")
         named = "; ".join(f"{name}: {why}" for name, why in unavailable.items())
         raise InputError("at least one transfer strategy beside scratch", named or "none", "strategies")
 

@@ -88,11 +88,11 @@ def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
         raise InputError("a header with at least two columns", f"{header}", where)
     if not columns or not columns[0]:
         raise InputError("at least one row", "a header only", where)
-    if len(columns[0]) < 2:
-        raise InputError("rows to learn from and rows to judge by", "one row", where)
     twice = sorted({name for name in header if header.count(name) > 1 or not name})
     if twice:
         raise InputError("columns of different names", f"{twice[0]!r}, {header.count(twice[0])} times", where)
+    if len(columns[0]) < 2:
+        raise InputError("rows to learn from and rows to judge by", "one row", where)
     for name, values in zip(header, columns, strict=True):
         strange = next((value for value in values if isinstance(value, (list, dict, tuple, bytes))), None)
         if strange is not None:
