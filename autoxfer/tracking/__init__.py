@@ -6,6 +6,7 @@ Nothing here is called while trials run: a run is logged once, when everything i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autoxfer.errors import InputError, TrackingError
@@ -33,11 +34,27 @@ def check(settings: TrackingSettings) -> None:
         if uri.startswith(("http://", "https://")):
             probe(uri, settings.origin)
     try:
+        _make_database(settings)
         with open_client(settings, IMPATIENT) as client:
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
     except TrackingError as error:
         raise InputError("an MLflow server or database that can be used", str(error), settings.origin) from error
+
+
+def _make_database(settings: TrackingSettings) -> None:
+    """Make a fresh database aside, and put it in place whole: MLflow cannot mend one whose making was cut short."""
+    database = settings.database
+    if database is None or database.exists():
+        return
+    aside = database.with_name(f".{database.name}.new")
+    with open_client(replace(settings, uri=f"sqlite:///{aside}", registry_uri=None), IMPATIENT) as client:
+        if database.exists():  # another process was faster
+            return
+        for left in (aside, aside.with_name(f"{aside.name}-journal")):
+            left.unlink(missing_ok=True)
+        client.search_experiments(max_results=1)
+        aside.rename(database)
 
 
 def log_run(settings: TrackingSettings, folder: Path, record: RunRecord, studies: Sequence[StudyResult]) -> Logged:
