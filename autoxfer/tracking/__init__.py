@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 from autoxfer.errors import InputError, TrackingError
 from autoxfer.records import Logged, RunRecord, StudyResult
@@ -47,14 +48,12 @@ def _make_database(settings: TrackingSettings) -> None:
     database = settings.database
     if database is None or database.exists():
         return
-    aside = database.with_name(f".{database.name}.new")
-    with open_client(replace(settings, uri=f"sqlite:///{aside}", registry_uri=None), IMPATIENT) as client:
-        if database.exists():  # another process was faster
-            return
-        for left in (aside, aside.with_name(f"{aside.name}-journal")):
+    aside = database.with_name(f".{database.name}.{uuid4().hex}")
+    with open_client(replace(settings, uri=f"sqlite:///{aside}", registry_uri=None), IMPATIENT):  # makes the tables
+        if not database.exists():  # else another process was faster
+            aside.rename(database)
+        for left in database.parent.glob(f".{database.name}.*"):
             left.unlink(missing_ok=True)
-        client.search_experiments(max_results=1)
-        aside.rename(database)
 
 
 def log_run(settings: TrackingSettings, folder: Path, record: RunRecord, studies: Sequence[StudyResult]) -> Logged:
