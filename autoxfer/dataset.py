@@ -23,6 +23,11 @@ class Column:
     kind: Literal["numeric", "categorical"]
     categories: tuple[str, ...] = ()  # in the order of their codes; empty for a numeric column
 
+    @property
+    def natural_names(self) -> list[str]:
+        """Name its one-hot columns, "workclass=Private"; a number stays one column under its own name."""
+        return [f"{self.name}={each}" for each in self.categories] if self.kind == "categorical" else [self.name]
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -35,6 +40,11 @@ class Schema:
     classes: tuple[str, ...] = ()  # names in the order of the label's index; empty for regression
     columns: tuple[Column, ...] = ()  # tables only
     target: str = "label"
+
+    @property
+    def natural_columns(self) -> tuple[str, ...]:
+        """Name the columns that a table has once its categories stand one-hot: "age", "workclass=Private"."""
+        return tuple(name for column in self.columns for name in column.natural_names)
 
 
 @dataclass(frozen=True)

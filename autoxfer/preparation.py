@@ -85,6 +85,7 @@ class Preparation:
     unpack: Unpack
     standardise: Standardise
     natural_shape: tuple[int, ...]  # of one example: (channels, height, width) or (width,)
+    columns: tuple[str, ...] = ()  # of a table: what its natural values are called
 
 
 def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
@@ -99,7 +100,8 @@ def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
     unpack = Unpack(schema, _medians(train_examples) if schema.modality == "table" else None)
     natural = unpack(torch.from_numpy(np.ascontiguousarray(train_examples))).numpy().astype(np.float64)
     standardise = Standardise(natural.mean(axis=0), natural.std(axis=0))
-    return Preparation(unpack, standardise, natural.shape[1:])
+    names = schema.natural_columns if schema.modality == "table" else ()
+    return Preparation(unpack, standardise, natural.shape[1:], columns=names)
 
 
 def _medians(stored: NDArray[np.float32]) -> NDArray[np.float32]:

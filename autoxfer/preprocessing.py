@@ -68,6 +68,37 @@ class Preprocess(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Select(nn.Module):
+    """A table's natural values -> those that a source was trained on, by name and in its order.
+
+    A category that the table never had is 0, as it is for every row of another category; ``notes`` says which.
+    """
+
+    index: Tensor  # (n_wanted,) where each value stands in the table
+    known: Tensor  # (n_wanted,) 1, or 0 for such a category
+
+    def __init__(self, names: Sequence[str], wanted: Sequence[str], where: str = "source") -> None:
+        super().__init__()
+        place = {name: index for index, name in enumerate(names)}
+        kinds = {name.split("=", 1)[0] for name in names if "=" in name}
+        absent = [name for name in wanted if name not in place]
+        lost = list(dict.fromkeys(name for name in absent if "=" not in name or name.split("=", 1)[0] not in kinds))
+        if lost:
+            columns = list(dict.fromkeys(name.split("=", 1)[0] for name in lost))
+            offered = list(dict.fromkeys(name.split("=", 1)[0] for name in names))
+            expected = f"the columns that the source reads, {', '.join(columns)} among them"
+            raise InputError(expected, f"a table of {', '.join(offered)}", where)
+        self.register_buffer("index", torch.tensor([place.get(name, 0) for name in wanted]))
+        self.register_buffer("known", torch.tensor([float(name in place) for name in wanted]))
+        unread = [name for name in names if name not in set(wanted)]
+        self.notes = [f"0 for {', '.join(absent)}, which the table never has"] if absent else []
+        self.notes += [f"left out {', '.join(unread)}, which the source does not know"] if unread else []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, natural width) -> (batch, n_wanted)."""
+        return x.index_select(1, self.index) * self.known
+
+
 def _check(natural: tuple[int, ...], wanted: tuple[int, ...], where: str) -> None:
     if len(wanted) == 1:
         if len(natural) != 1:

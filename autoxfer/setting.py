@@ -176,7 +176,7 @@ def prepare(config: RunConfig) -> Setting:
     preparation = prepare_examples(schema, dataset.examples[splits.rows["train"]])
     _check_names(sources)
     for source in sources.values():
-        source.preprocess(preparation.natural_shape)  # says at once where the data do not fit the source
+        source.preprocess(preparation.natural_shape, preparation.columns)  # says at once where the data do not fit the source
     stored = {name: torch.from_numpy(dataset.examples[rows]) for name, rows in splits.rows.items() if len(rows)}
     features = Features(preparation, sources, stored, device)
     labels, targets = _labels(dataset, splits, metric, device)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autoxfer.cutting import Chain, cut, tensors
 from autoxfer.errors import InputError
-from autoxfer.preprocessing import Preprocess
+from autoxfer.preprocessing import Preprocess, Select
 from autoxfer.records import SourceSpec
 from autoxfer.strategy import Architecture, Tap
 from autoxfer.tracing import child_name
@@ -60,11 +60,12 @@ class Source:
         std: Sequence[float],
         reverse: bool = False,
         classes: Sequence[str] = (),
+        columns: Sequence[str] = (),
         card: Mapping[str, Any],
         fingerprint: str,
     ) -> None:
         self.name, self.fingerprint, self.input_shape = name, fingerprint, tuple(input_shape)
-        self.mean, self.std, self.reverse = tuple(mean), tuple(std), reverse
+        self.mean, self.std, self.reverse, self.columns = tuple(mean), tuple(std), reverse, tuple(columns)
         self.head, self.classes = chain.head, tuple(classes) if chain.head is not None else ()
         self.card = dict(card)
         self._chain, self._factory = chain, factory
@@ -86,6 +87,7 @@ class Source:
         std: Sequence[float] = (1.0,),
         reverse: bool = False,  # the network reads BGR
         classes: Sequence[str] = (),
+        columns: Sequence[str] = (),  # of a table: what the network reads, such as "age" and "workclass=Private"
         card: Mapping[str, Any] | None = None,
     ) -> Source:
         """Cut a pretrained network. Raises InputError where it does not run, or does not fit its classes."""
@@ -95,6 +97,8 @@ class Source:
                 f"{chain.head.out_features} classes, as the network has", f"{len(classes)}", f"{name}: classes"
             )
         preprocessing = {"shape": list(input_shape), "mean": list(mean), "std": list(std), "bgr": reverse}
+        if columns:
+            preprocessing["columns"] = list(columns)
         return cls(
             name,
             chain,
@@ -104,6 +108,7 @@ class Source:
             std=std,
             reverse=reverse,
             classes=classes,
+            columns=columns,
             card={**(card or {}), "input": preprocessing, "segments": list(chain.names)},
             fingerprint=fingerprint(network, preprocessing),
         )
@@ -119,15 +124,18 @@ class Source:
         hint = f"{name!r}; nearest: {near[0]!r}" if near else repr(name)
         raise InputError(f"one of the taps {', '.join(names)}", hint, f"source {self.name!r}")
 
-    def preprocess(self, shape: Sequence[int]) -> nn.Module:
+    def preprocess(self, shape: Sequence[int], columns: Sequence[str] = ()) -> nn.Module:
         """Make what turns natural examples of ``shape`` (pixels in [0, 1], or table values) into the network's input.
 
-        What had to be adapted is recorded in ``card["adapted"]``.
+        ``columns`` names the values of a table; a source that names its own picks them by name. What had to be adapted
+        is recorded in ``card["adapted"]``. Raises InputError where the examples do not fit.
         """
         where = f"source {self.name!r}"
-        module = Preprocess(shape, self.input_shape, self.mean, self.std, reverse=self.reverse, where=where)
-        self.card = {**self.card, "adapted": list(module.notes)}
-        return module.eval()
+        select = Select(columns, self.columns, where) if columns and self.columns else None
+        natural = self.input_shape if select else shape
+        module = Preprocess(natural, self.input_shape, self.mean, self.std, reverse=self.reverse, where=where)
+        self.card = {**self.card, "adapted": list(select.notes if select else module.notes)}
+        return (nn.Sequential(select, module) if select else module).eval()
 
     def extract(self, taps: Sequence[str]) -> nn.Module:
         """Make a frozen module in evaluation mode: network input -> tuple of activations at ``taps``, in one pass."""

@@ -28,7 +28,8 @@ def labels(x: NDArray[np.float32], n_outputs: int) -> NDArray[Any]:
     score = np.nan_to_num(x[:, 0] + np.abs(x[:, 1]) - x[:, 2] * (x[:, 3] > 0))
     if n_outputs == 1:
         return np.asarray(score, np.float64)
-    return np.digitize(score, np.quantile(score, np.arange(1, n_outputs) / n_outputs))
+    classes: NDArray[np.int64] = np.digitize(score, np.quantile(score, np.arange(1, n_outputs) / n_outputs))
+    return classes
 
 
 def fitted(settings: Boosting, x: NDArray[np.float32], n_outputs: int) -> tuple[Trees, Any]:

@@ -207,6 +207,11 @@ def test_a_card_beside_the_weights_is_read_and_the_run_file_overrides_it(spec):
     assert (source.mean, source.std, source.classes) == ((3.0,), (2.0,), ("x", "y", "z"))
 
 
+def test_columns_on_the_card_say_what_the_network_reads(spec):
+    source = PythonLoader().load(replace(spec, input={"columns": list("abcdef")}))
+    assert (source.input_shape, source.columns) == ((6,), tuple("abcdef"))
+
+
 @pytest.mark.parametrize(
     ("given", "expected", "found"),
     [
@@ -219,6 +224,10 @@ def test_a_card_beside_the_weights_is_read_and_the_run_file_overrides_it(spec):
         ({"shape": [6], "std": "big"}, "std as 6 numbers", "'big'"),
         ({"shape": [6], "classes": "abc"}, "classes as a list", "'abc'"),
         ({"shape": [7]}, "a network that runs on its input shape 7", "RuntimeError"),
+        ({"columns": list("abc")}, "a network that runs on its input shape 3", "RuntimeError"),
+        ({"shape": [5], "columns": list("abcdef")}, "shape [6], as there are columns", "[5]"),
+        ({"columns": "abcdef"}, "columns as a list of names", "'abcdef'"),
+        ({"columns": list("abcdea")}, "columns of different names", "'a', 2 times"),
         ({"shape": [6], "classes": ["a", "b"]}, "3 classes, as the network has", "2"),
     ],
 )

@@ -279,3 +279,45 @@ class TestPreprocess:
     def test_what_cannot_be_adapted_is_refused(self, wanted, natural, message):
         with pytest.raises(InputError, match=message):
             self.make(wanted).preprocess(natural)
+
+
+class TestColumns:
+    """A source over a table picks what it reads by name."""
+
+    def make(self, columns: list[str], **more: Any) -> Source:
+        make = lambda: nn.Linear(len(columns), 2)  # noqa: E731
+        return Source.from_network("s", make, make(), input_shape=(len(columns),), columns=columns, **more)
+
+    def test_columns_are_picked_by_name_in_the_sources_order(self):
+        source = self.make(["b", "kind=x", "a"], mean=[1.0, 0.0, 2.0], std=[2.0, 1.0, 1.0])
+        x = torch.tensor([[5.0, 7.0, 1.0, 0.0, 9.0]])
+        found = source.preprocess((5,), ["a", "b", "kind=x", "kind=y", "c"])(x)
+        assert found.tolist() == [[3.0, 1.0, 3.0]]
+        assert source.card["adapted"] == ["left out kind=y, c, which the source does not know"]
+
+    def test_a_category_that_the_table_never_has_is_zero(self):
+        source = self.make(["a", "kind=z", "kind=x"])
+        x = torch.tensor([[5.0, 1.0], [6.0, 0.0]])
+        assert source.preprocess((2,), ["a", "kind=x"])(x).tolist() == [[5.0, 0.0, 1.0], [6.0, 0.0, 0.0]]
+        assert source.card["adapted"] == ["0 for kind=z, which the table never has"]
+
+    @pytest.mark.parametrize("columns", [["a", "d"], ["a", "other=x"], ["a", "kind"], ["a", "b=1"]])
+    def test_a_column_that_is_missing_is_named(self, columns):
+        name = columns[1].split("=", 1)[0]
+        with pytest.raises(InputError, match=rf"{name} among them, found a table of a, b, kind"):
+            self.make(columns).preprocess((4,), ["a", "b", "kind=x", "kind=y"])
+
+    def test_without_names_the_width_must_match(self):
+        x = torch.rand(3, 2)
+        assert torch.equal(self.make(["a", "b"]).preprocess((2,))(x), x)
+        with pytest.raises(InputError, match="examples of 2 values, as the source reads, found 3 values"):
+            self.make(["a", "b"]).preprocess((3,))
+
+    def test_the_names_belong_to_the_fingerprint(self):
+        network = nn.Linear(2, 2)
+
+        def print_of(*columns: str) -> str:
+            return Source.from_network("s", lambda: network, network, input_shape=(2,), columns=columns).fingerprint
+
+        assert print_of("a", "b") == print_of("a", "b")
+        assert len({print_of(), print_of("a", "b"), print_of("b", "a")}) == 3

@@ -57,6 +57,7 @@ class PythonLoader(SourceLoader):
             std=card.std,
             reverse=card.reverse,
             classes=card.classes,
+            columns=card.columns,
             card={**card.record, "model": spec.model, "weights": path.name, "options": dict(spec.options)},
         )
 

@@ -21,7 +21,7 @@ from autoxfer import InputError, SourceSpec
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep their tensors
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
-INPUT_KEYS = ("shape", "mean", "std", "channels", "classes")
+INPUT_KEYS = ("shape", "mean", "std", "channels", "classes", "columns")
 
 
 def locate(spec: SourceSpec, path: Path) -> Path:
@@ -98,6 +98,7 @@ class InputCard:
     std: tuple[float, ...]
     reverse: bool  # the network reads BGR
     classes: tuple[str, ...]
+    columns: tuple[str, ...] = ()  # of a table, in the order in which the network reads them
     record: Mapping[str, Any] = field(default_factory=dict)  # the rest of the card
 
 
@@ -118,6 +119,9 @@ def read_card(spec: SourceSpec, weights: Path | None, defaults: Mapping[str, Any
         **(described or {}),
         **spec.input,
     }
+    columns = _check_columns(values, where)
+    if columns:
+        values = {"shape": [len(columns)], **values}
     if "shape" not in values:
         expected = (
             "what the network reads, such as input: {shape: [3, 32, 32], mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]} "
@@ -128,6 +132,8 @@ def read_card(spec: SourceSpec, weights: Path | None, defaults: Mapping[str, Any
         )
         raise InputError(expected, f"nothing here {beside}", where)
     shape = _check_shape(values["shape"], where)
+    if columns and shape != (len(columns),):
+        raise InputError(f"shape [{len(columns)}], as there are columns", repr(list(shape)), where)
     mean = _numbers(values.get("mean", 0.0), "mean", shape[0], where)
     std = _numbers(values.get("std", 1.0), "std", shape[0], where)
     if min(std) <= 0:
@@ -137,7 +143,7 @@ def read_card(spec: SourceSpec, weights: Path | None, defaults: Mapping[str, Any
         raise InputError("classes as a list of names", repr(classes), where)
     rest = {key: value for key, value in card.items() if key not in ("input", "tensors", "classes")}
     reverse = str(values.get("channels", "")).upper() == "BGR"
-    return InputCard(shape, mean, std, reverse, tuple(map(str, classes)), rest)
+    return InputCard(shape, mean, std, reverse, tuple(map(str, classes)), columns, rest)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -157,6 +163,16 @@ def _check_shape(shape: Any, where: str) -> tuple[int, ...]:
     if not fits or not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError("shape as [channels, height, width] or [columns]", repr(shape), where)
     return tuple(shape)
+
+
+def _check_columns(values: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Take the names of a table's columns; none where the card has none. Raises InputError."""
+    columns = values.get("columns", [])
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise InputError('columns as a list of names, such as ["age", "workclass=Private"]', repr(columns), where)
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise InputError("columns of different names", f"{twice[0]!r}, {columns.count(twice[0])} times", where)
+    return tuple(columns)
 
 
 def _numbers(value: Any, key: str, channels: int, where: str) -> tuple[float, ...]:
