@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoxfer.augmentation import augment
+from autoxfer.limits import Portion
 from autoxfer.strategy import Candidate, Input, Problem, Raw, Tap
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Features:
         self._cache: dict[tuple[Input, str], Tensor] = {}
         self._readers: dict[tuple[Input, ...], Reader] = {}
         self._too_large: set[tuple[Input, str]] = set()
+        self._portion = Portion(BATCH)
 
     def whole(self, name: Input, split: str) -> Tensor:
         """Compute one input for a whole split, (n, ...), once; the name must be resolved."""
@@ -130,8 +132,7 @@ class Features:
             return tuple(self.whole(name, split)[rows] for name in inputs)
         with torch.no_grad():
             natural = augment(self._unpack(self._stored[split][rows]), kind, generator)
-            tensors: tuple[Tensor, ...] = self.reader(inputs)(natural)
-        return tensors
+            return self._read(self.reader(inputs), natural)
 
     def reader(self, inputs: tuple[Input, ...]) -> Reader:
         """Make, once, what computes ``inputs`` from natural examples."""
@@ -163,7 +164,18 @@ class Features:
     @torch.no_grad()
     def _compute(self, name: Input, split: str) -> Tensor:
         reader, stored = self.reader((name,)), self._stored[split]
-        return torch.cat([reader(self._unpack(stored[i : i + BATCH]))[0] for i in range(0, len(stored), BATCH)])
+        return self._portion.attempt(
+            lambda size: torch.cat([reader(self._unpack(part))[0] for part in torch.split(stored, size)])
+        )
+
+    def _read(self, reader: Reader, natural: Tensor) -> tuple[Tensor, ...]:
+        """Compute a batch's inputs, in parts where memory is short."""
+
+        def work(size: int) -> tuple[Tensor, ...]:
+            parts = [reader(part) for part in torch.split(natural, size)]
+            return parts[0] if len(parts) == 1 else tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+
+        return self._portion.attempt(work)
 
 
 @final

@@ -72,6 +72,7 @@ class Job:
     seed: int
     floors: tuple[tuple[float, float], ...] = ()  # (share of the steps done, rank below which to stop)
     deadline: float | None = None  # time.monotonic() at which training must stop; None = never
+    seconds: float | None = None  # after which it has failed; None = no limit
 
 
 @dataclass(frozen=True)

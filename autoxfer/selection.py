@@ -185,6 +185,7 @@ class _Run:
                 derive_seed(seed, name, number),
                 floors,
                 None if number < outside_cap else deadline,
+                self.setting.config.budget.trial_seconds,
             )
 
         return make

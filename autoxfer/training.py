@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoxfer.features import BATCH, Features, resolve
+from autoxfer.limits import Portion
 from autoxfer.records import Recipe, Score, derive_seed
 from autoxfer.strategy import Candidate, Fitted, Group, Input, Problem
 
@@ -88,13 +89,19 @@ class GradientTrainer:
         self._seed = seed
         self._floors = tuple(floors)
         self._deadline = deadline
+        self._at_once = Portion(min(recipe.batch, len(labels)))
+        self._scored_at_once = Portion(BATCH)
         self.pruned = False
         self.clock = Clock()
 
     def run(self, candidate: Candidate) -> Fitted:
         """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included.
 
-        Raises FloatingPointError where the loss or the tune score is not finite.
+        Where memory runs out, the recipe's batch is computed in parts whose gradients add up to the same; only batch
+        normalisation then sees the statistics of the parts, and dropout draws other masks.
+
+        Raises FloatingPointError where the loss or the tune score is not finite, MemoryError where one example at a
+        time is too much.
         """
         module = candidate.module.to(self._features.device)
         optimiser = _optimiser(module, candidate.groups, self.recipe)
@@ -112,11 +119,7 @@ class GradientTrainer:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * _schedule(step, n_steps)
             tensors = self._features.batch(inputs, "train", rows, self.recipe.augment, draws)
-            loss = self._loss(module(*tensors), rows)
-            if candidate.penalty is not None:
-                loss = loss + candidate.penalty(module)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._gradient(candidate, tensors, rows)
             keeper.pull()
             nn.utils.clip_grad_norm_(module.parameters(), MAX_NORM)
             optimiser.step()
@@ -134,7 +137,30 @@ class GradientTrainer:
                     break
                 stopped = ""
         self.clock.n_steps += step
-        return keeper.fitted(step, stopped)
+        fitted = keeper.fitted(step, stopped)
+        if self._at_once.size < len(rows):
+            fitted = replace(fitted, notes={"examples_at_once": self._at_once.size})
+        return fitted
+
+    def _gradient(self, candidate: Candidate, tensors: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        """Leave the gradient of the batch's loss in the parameters, in as many parts as memory asks for; the loss."""
+        module = candidate.module
+
+        def work(size: int) -> Tensor:
+            module.zero_grad(set_to_none=True)
+            n_parts = math.ceil(len(rows) / size)
+            losses: list[Tensor] = []
+            for part, *inputs in zip(*(tensor.tensor_split(n_parts) for tensor in (rows, *tensors)), strict=True):
+                loss = self._loss(module(*inputs), part)
+                if n_parts > 1:
+                    loss = loss * (len(part) / len(rows))
+                if candidate.penalty is not None and not losses:
+                    loss = loss + candidate.penalty(module)
+                loss.backward()  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
+            return losses[0] if n_parts == 1 else torch.stack(losses).sum()
+
+        return self._at_once.attempt(work)
 
     def score(self, candidate: Candidate) -> Score:
         """Score the candidate as it stands on the tune split. Raises FloatingPointError if it is not finite."""
@@ -187,11 +213,12 @@ class GradientTrainer:
     def _outputs(self, candidate: Candidate) -> Tensor:
         candidate.module.eval()
         inputs, n = self._inputs(candidate), len(self._tune.labels)
-        parts = []
-        for i in range(0, n, BATCH):
-            rows = torch.arange(i, min(i + BATCH, n), device=self._features.device)
-            parts.append(candidate.module(*self._features.batch(inputs, "tune", rows)))
-        return torch.cat(parts).float()
+        every = torch.arange(n, device=self._features.device)
+        return self._scored_at_once.attempt(
+            lambda size: torch.cat(
+                [candidate.module(*self._features.batch(inputs, "tune", rows)) for rows in torch.split(every, size)]
+            ).float()
+        )
 
     def _stops(self, curve: Sequence[tuple[float, float]], share: float) -> str:
         """Say why to stop now: a floor of the closed history, or the study's time; empty = go on."""

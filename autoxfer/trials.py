@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoxfer.features import BATCH, Composed, Features, TrainTensors
+from autoxfer.limits import Portion, limited
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
 from autoxfer.strategy import Candidate, Fitted, Problem, Strategy
@@ -73,7 +74,8 @@ class Bench:
     def execute(self, job: Job) -> Outcome:
         """Run one trial; its weights are on disk, if they are the study's best, before this returns."""
         started = time.monotonic()
-        candidate, trainer, fitted = self._train(job)
+        with limited(job.seconds):
+            candidate, trainer, fitted = self._train(job)
         if not trainer.pruned and math.isfinite(fitted.score.rank):
             self._keep(job, fitted.state, fitted.score)
         return Outcome(
@@ -127,7 +129,7 @@ class Bench:
         path = self._folder.best(job.study)
         if not path.exists() or _read(path, weights=False)[0]["trial"] != str(job.number):
             path.unlink(missing_ok=True)
-            self.execute(dataclasses.replace(job, floors=(), deadline=None))
+            self.execute(dataclasses.replace(job, floors=(), deadline=None, seconds=None))
         strategy, _ = self._separate(job.study, job.params)
         with seeded(derive_seed(job.seed, "build"), self._features.device):
             candidate = strategy.build(self._problems[job.study])
@@ -143,9 +145,12 @@ class Bench:
         """Predict a split with the composed float32 model: (n, classes) probabilities, or (n,) values."""
         # The composed model answers in the label's own units already.
         target = dataclasses.replace(self._targets[split], center=0.0, spread=1.0)
+        stored = self._features.stored(split)
         with torch.no_grad():
-            outputs = [composed(stored).float() for stored in torch.split(self._features.stored(split), BATCH)]
-        return probabilities(torch.cat(outputs), target)
+            outputs = Portion(BATCH).attempt(
+                lambda size: torch.cat([composed(part).float() for part in torch.split(stored, size)])
+            )
+        return probabilities(outputs, target)
 
     def _separate(self, study: str, params: Mapping[str, Any]) -> tuple[Strategy, Recipe]:
         problem = self._problems[study]

@@ -141,10 +141,10 @@ def test_bad_input_is_one_message_in_three_parts(calls: list[dict[str, Any]], in
     result = invoke("run", "run.yaml", "-o", "budget.trails=3", *flag)
     assert result.code == 2
     assert "Traceback" not in result.err
-    lines = ["error: -o budget.trails=3", "  expected  one of trials, seconds, min_trials"]
+    lines = ["error: -o budget.trails=3", "  expected  one of trials, seconds, trial_seconds, min_trials"]
     assert result.err.splitlines() == [*lines, "  found     unknown key 'trails'; did you mean 'trials'?"]
     if flag:
-        error = {"expected": "one of trials, seconds, min_trials", "where": "-o budget.trails=3"}
+        error = {"expected": "one of trials, seconds, trial_seconds, min_trials", "where": "-o budget.trails=3"}
         found = "unknown key 'trails'; did you mean 'trials'?"
         assert json.loads(result.out) == {"error": {**error, "found": found}}
     assert not calls

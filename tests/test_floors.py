@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     "errors records",
-    "tracing opening heads cutting preprocessing",  # plain torch: what a source is made of
+    "tracing opening heads cutting preprocessing limits",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics linear convex boosting architectures augmentation",
     "guard splitting encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features training prediction",

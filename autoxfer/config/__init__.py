@@ -112,6 +112,11 @@ class BudgetConfig(Section):
     seconds: Number | None = Field(
         default=None, gt=0, description="a number above 0: seconds for the whole run; left out: no limit"
     )
+    trial_seconds: Number | None = Field(
+        default=None,
+        gt=0,
+        description="a number above 0: seconds after which a trial has failed; left out: no limit",
+    )
     min_trials: StrictInt = Field(
         default=5,
         ge=1,
