@@ -39,7 +39,7 @@ class FineTune(Strategy):
     """Train everything, the head ``head_lr`` times as fast as the body."""
 
     name: ClassVar[str] = "fine_tune"
-    recipe: ClassVar[Recipe | None] = Recipe(lr=1e-3)
+    recipe: ClassVar[Recipe | None] = Recipe(lr=2e-3, augment="shift")
     head_first: bool = True
     head_lr: float = 1.0
     layer_decay: float = 0.8

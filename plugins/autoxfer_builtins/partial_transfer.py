@@ -30,7 +30,7 @@ class PartialTransfer(Strategy):
     """Inherit ``fraction`` of the source, by depth or by channels, and train it too or keep it as it is."""
 
     name: ClassVar[str] = "partial_transfer"
-    recipe: ClassVar[Recipe | None] = Recipe(lr=3e-3)
+    recipe: ClassVar[Recipe | None] = Recipe(augment="shift")
     fraction: float = 0.5
     by: str = "depth"  # depth, channels
     train_inherited: bool = True
