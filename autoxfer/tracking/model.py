@@ -7,6 +7,7 @@ Neither holds a pickle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,18 +53,11 @@ def save_model(winner: Path, path: Path, logged: Any, run_id: str) -> None:
 
 
 def _example(winner: Path, schema: Schema, description: dict[str, Any]) -> Any:
-    """Give two examples as users have them."""
-    if schema.modality == "text":
-        import numpy as np  # noqa: PLC0415
-
-        return np.array(["One example.", "Another, which is a little longer."], dtype=object)
-    stored = load_program(winner, description).example_inputs[0][0].numpy()
-    raw = decode(schema, stored)
-    if schema.modality != "table":
-        return raw
+    """Give two examples as users have them: an array, or a frame where columns have names."""
     import pandas as pd  # noqa: PLC0415
 
-    return pd.DataFrame(raw)
+    raw = decode(schema, load_program(winner, description).example_inputs[0][0].numpy())
+    return pd.DataFrame(raw) if isinstance(raw, Mapping) else raw
 
 
 def _signature(schema: Schema) -> Any:

@@ -1,0 +1,191 @@
+"""A winner answers raw examples over HTTP and elsewhere exactly as the run reported, and outlives bad requests."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import autoxfer
+from autoxfer.config import load_config
+from autoxfer.prediction import load
+from autoxfer.records import RunRecord
+from autoxfer.setting import Setting, prepare
+
+KINDS = ("image", "vector", "table")
+SPLITS = {"train": 60, "tune": 60, "guard": 120, "test": 60}
+
+
+def write_table(path: Path) -> None:
+    """Write 300 rows of numbers, gaps, names of towns and a question mark; the label hangs on all of them."""
+    draw = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["age", "hours", "town", "member", "class"])
+        for _ in range(300):
+            age, hours, town = int(draw.integers(18, 90)), draw.normal(), str(draw.choice(["Bonn", "Köln", "Ulm"]))
+            label = "buys" if age / 30 + hours + 2 * (town == "Ulm") > 2.5 else "leaves"
+            gaps = draw.random(4) < 0.1
+            cells = [age, f"{hours:.3f}", town, int(draw.integers(0, 2))]
+            rows.writerow(["" if gap else cell for gap, cell in zip(gaps, cells, strict=True)] + [label])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run, what it was about, and where its champion stands."""
+
+    record: RunRecord
+    folder: Path
+    setting: Setting
+    table: Path
+
+    def raw(self, split: str) -> Any:
+        """Give a split's examples as a user would send them: nested lists, or records with gaps."""
+        rows = self.setting.rows(split)
+        if self.setting.dataset.schema.modality != "table":
+            return self.setting.dataset.examples[rows].tolist()
+        frame = pd.read_csv(self.table, dtype=object).drop(columns="class").iloc[rows]
+        numbers = frame.assign(**{name: frame[name].astype(float) for name in ("age", "hours")})
+        return numbers.astype(object).where(numbers.notna(), None).to_dict(orient="records")
+
+    def names(self, split: str) -> list[str]:
+        """Give a split's labels by name."""
+        labels = self.setting.dataset.labels[self.setting.rows(split)]
+        return [self.setting.dataset.schema.classes[label] for label in labels]
+
+
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    place = tmp_path_factory.mktemp(request.param)
+    write_table(place / "people.csv")
+    data = {"image": "sklearn:digits", "vector": "sklearn:breast_cancer", "table": "people.csv"}[request.param]
+    config = load_config(
+        {
+            "task": {"data": data, "name": request.param, "metric": "accuracy", "splits": SPLITS},
+            "budget": {"trials": 2, "min_trials": 1},
+            "device": "cpu",
+            "directory": str(place),
+        }
+    )
+    result = autoxfer.run(config, runs=place / "runs")
+    return Finished(result.record, result.folder, prepare(config), place / "people.csv")
+
+
+every_kind = pytest.mark.parametrize("finished", KINDS, indirect=True)
+
+
+@contextlib.contextmanager
+def serving(tracking_uri: str, model: str, place: Path) -> Iterator[str]:
+    """Run `mlflow models serve` as a user does; give its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # MLflow runs uvicorn
+    with (place / "serve.log").open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=place,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (place / "serve.log").read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/ping", timeout=1):
+                break
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+def post(address: str, body: Any, kind: str = "application/json") -> tuple[int, Any]:
+    """Send one request; give the status and the answer."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/invocations", content, {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def body(raw: Sequence[Any]) -> dict[str, Any]:
+    return {"dataframe_records" if isinstance(raw[0], dict) else "inputs": raw}
+
+
+def malformed(raw: Sequence[Any]) -> Iterator[Any]:
+    """Give requests that no server should take."""
+    yield b"no JSON at all"
+    yield b"\xff\xfe"
+    yield []
+    yield {"inputs": []}
+    yield {"examples": raw[:1]}
+    yield {"inputs": raw[:1], "instances": raw[:1]}
+    yield {"inputs": "text"}
+    if isinstance(raw[0], dict):
+        yield body([{name: cell for name, cell in row.items() if name != "town"} for row in raw[:2]])
+        yield body([{**raw[0], "age": "old"}])
+        yield body([{**raw[0], "age": [1, 2]}])
+        yield {"inputs": {"age": [1.0, 2.0], "hours": [1.0], "town": ["Ulm", "Ulm"], "member": ["1", "0"]}}
+        yield {"inputs": {name: ["Ulm", "Bonn"] for name in raw[0]}}  # MLflow makes one row of lists of it
+        return
+    yield {"inputs": [row[:-1] for row in raw[:2]]}
+    yield {"inputs": [raw[0], raw[1][:-1]]}
+    yield {"inputs": raw[0]}
+    yield {"inputs": np.full_like(np.array(raw[:1]), 1, dtype=object).astype(str).tolist()}
+    yield {"inputs": np.full(np.shape(raw[:1]), None).tolist()}
+    yield {"inputs": np.full(np.shape(raw[:1]), float("nan")).tolist()}
+    if isinstance(raw[0][0], list):  # pixels
+        yield {"inputs": np.full(np.shape(raw[:1]), 0.5).tolist()}
+        yield {"inputs": np.full(np.shape(raw[:1]), 256).tolist()}
+        yield {"inputs": np.full(np.shape(raw[:1]), -1).tolist()}
+
+
+@pytest.mark.slow
+@every_kind
+def test_a_champion_answers_over_http_exactly_as_the_run_reported(finished: Finished, tmp_path: Path) -> None:
+    record, classes = finished.record, finished.setting.dataset.schema.classes
+    with serving(record.mlflow.tracking_uri, f"models:/{record.mlflow.name}@champion", tmp_path) as address:
+        for split, reported in (("guard", record.winner.guard), ("test", record.winner.test)):
+            raw, names = finished.raw(split), finished.names(split)
+            answers = []
+            for start in range(0, len(raw), 100):
+                status, answer = post(address, body(raw[start : start + 100]))
+                assert status == 200, answer
+                answers += answer["predictions"]
+            assert np.mean([row["label"] == name for row, name in zip(answers, names, strict=True)]) == reported
+            probabilities = np.array([[row[f"probability_{name}"] for name in classes] for row in answers])
+            np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+            assert [classes[best] for best in probabilities.argmax(1)] == [row["label"] for row in answers]
+            np.testing.assert_allclose(load(finished.folder).predict_proba(raw), probabilities, rtol=0, atol=1e-6)
+        status, alone = post(address, body(raw[:1]))
+        assert status == 200
+        assert alone["predictions"][0]["label"] == answers[0]["label"]
+        assert post(address, {"instances": raw[:3]})[1]["predictions"][0]["label"] == answers[0]["label"]
+        for request in malformed(raw):
+            status, answer = post(address, request)
+            assert 400 <= status < 500, (request, status, answer)
+        assert post(address, body(raw[:1]), "application/octet-stream")[0] == 415
+        assert post(address, body(raw[:1]))[1] == alone
