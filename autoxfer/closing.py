@@ -91,6 +91,7 @@ def read_record(value: Mapping[str, Any]) -> RunRecord:
             "winner": Winner(**value["winner"]),
             "entries": tuple(Entry(**{**line, "verdict": _verdict(line["verdict"])}) for line in value["entries"]),
             "mlflow": Logged(**value["mlflow"]),
+            "refit": Winner(**value["refit"]) if value.get("refit") else None,
         }
     )
 

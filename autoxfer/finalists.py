@@ -69,23 +69,38 @@ def judge(
     return verdicts | {f.study.id: verdict for f, verdict in zip(judged, answers, strict=True)}
 
 
-def choose(finalists: Mapping[str, Finalist], verdicts: Mapping[str, Verdict]) -> str:
+def choose(finalists: Mapping[str, Finalist], verdicts: Mapping[str, Verdict], when_undecided: str = "scratch") -> str:
     """Choose the accepted finalist that tuned best; within one standard error of it the one with fewer parameters.
 
-    Scratch where none is accepted. Raises AutoxferError where not even scratch has a completed trial.
+    Where none is accepted: scratch, or with "best_tune" the best among scratch and all that are not known to be
+    harmful. Raises AutoxferError where there is none of these.
     """
     accepted = [finalist for name, finalist in finalists.items() if name in verdicts and verdicts[name].accepted]
     if not accepted:
+        open_to = [f for name, f in finalists.items() if name not in verdicts or verdicts[name].decision != "harmful"]
+        if when_undecided == "best_tune" and open_to:
+            return _best(open_to).study.id
         if BASELINE not in finalists:
             raise AutoxferError("no trial of scratch was completed, so that nothing can be compared or shipped")
         return BASELINE
-    best = accepted[0]
-    for finalist in accepted[1:]:
-        if finalist.beats(best):
-            best = finalist
+    best = _best(accepted)
     error = float(best.tune_loss.std(ddof=1)) / np.sqrt(len(best.tune_loss)) if len(best.tune_loss) > 1 else 0.0
     near = [f for f in accepted if f.tune_loss.mean() <= best.tune_loss.mean() + error]
     return min(near, key=lambda f: (f.trial.outcome.n_trained, f is not best)).study.id
+
+
+def _best(finalists: Sequence[Finalist]) -> Finalist:
+    """Find the one that tuned best; the first of two equals."""
+    best = finalists[0]
+    for finalist in finalists[1:]:
+        if finalist.beats(best):
+            best = finalist
+    return best
+
+
+def certified(study: str, verdicts: Mapping[str, Verdict]) -> bool:
+    """Whether a winner was accepted by the guard, or is scratch itself."""
+    return study not in verdicts or verdicts[study].accepted
 
 
 def under_tuned(baseline: StudyResult, min_trials: int) -> str:

@@ -182,7 +182,7 @@ class Winner:
     tune: float | None
     guard: float | None
     test: float | None
-    certified: bool  # accepted by the guard, or scratch itself
+    certified: bool  # these very weights were accepted by the guard, or are scratch itself
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,7 @@ class Logged:
     model_uri: str = ""
     name: str = ""
     version: str = ""
+    refit_version: str = ""  # of the same weights' name: the recipe trained again, where `final: refit` asks for it
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class RunRecord:
     entries: tuple[Entry, ...]
     mlflow: Logged
     timings: Mapping[str, float]  # seconds by stage
+    refit: Winner | None = None  # the winner's recipe trained again on everything but test; never certified
     schema_version: int = SCHEMA_VERSION
 
     def as_dict(self) -> dict[str, Any]:

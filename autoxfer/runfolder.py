@@ -107,6 +107,11 @@ class RunFolder:
         """The winner's files."""
         return self.path / "winner"
 
+    @property
+    def refit(self) -> Path:
+        """The files of the winner's recipe, trained again."""
+        return self.path / "winner_refit"
+
     def best(self, study: str) -> Path:
         """Find the best weights of a study."""
         return self.path / "studies" / study / "best.safetensors"

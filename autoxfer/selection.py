@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
-from autoxfer import closing, runfolder, tracking, tuning
+from autoxfer import closing, refitting, runfolder, tracking, tuning
 from autoxfer.config import RunConfig, load_config
 from autoxfer.engines import open_engine
+from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
-from autoxfer.finalists import Finalist, choose, entry, judge
+from autoxfer.finalists import Finalist, certified, choose, entry, judge
 from autoxfer.records import (
     Event,
     Job,
@@ -42,6 +43,7 @@ from autoxfer.setting import BASELINE, Setting, prepare, restore_threads
 from autoxfer.winnerfiles import is_whole
 
 if TYPE_CHECKING:
+    from autoxfer.features import Composed
     from autoxfer.trials import Bench
 
 
@@ -123,14 +125,19 @@ class _Run:
                 finalists = {result.id: self._finalist(result) for result in results if result.best is not None}
                 verdicts = self._judge(results, finalists)
                 self._write_losses(finalists)
-            chosen = choose(finalists, verdicts)
+            chosen = choose(finalists, verdicts, config.guard.when_undecided)
+            if not certified(chosen, verdicts):
+                self._tell(Warned(f"{chosen} is NOT CERTIFIED: no test has shown that it beats scratch"))
             record = self._record(results, finalists, verdicts, chosen, {})
             runfolder.write_json(self.folder.result, record.as_dict())  # the verdicts stand before test is looked at
             with self._stage("test"):
                 scores = self._test(finalists)
             record = self._record(results, finalists, verdicts, chosen, scores)
             with self._stage("export"):
-                self._export(finalists[chosen], record)
+                self._export(self.folder.winner, finalists[chosen].composed, record.winner, record)
+            if config.final == "refit":
+                with self._stage("refit"):
+                    record = self._refit(finalists[chosen], record)
             record = closing.ship(replace(record, timings=dict(self.timings)), self.folder, self.settings)
             record = closing.log(record, self.folder, self.settings, results, self.observers)
         return Result(record, self.folder.path)
@@ -230,23 +237,37 @@ class _Run:
             for name, finalist in finalists.items()
         }
 
-    def _export(self, finalist: Finalist, record: RunRecord) -> None:
+    def _refit(self, finalist: Finalist, record: RunRecord) -> RunRecord:
+        """Train the winner's recipe again on all but test, beside the tested weights."""
+        job = self._job_maker(finalist.study.id, None, 0)(finalist.trial.number, finalist.trial.params, ())
+        try:
+            composed = refitting.refit(self.setting, self.folder, job, finalist.trial.outcome.notes)
+        except AutoxferError as error:
+            self._tell(Warned(f"no refit: {error}"))
+            return record
+        scores = self._test({job.study: replace(finalist, composed=composed)})
+        refit = refitting.uncertified(record.winner, scores.get(job.study))
+        self._export(self.folder.refit, composed, refit, record)
+        return replace(record, refit=refit)
+
+    def _export(self, place: Path, composed: Composed, winner: Winner, record: RunRecord) -> None:
+        """Write a winner's files."""
         dataset = self.setting.dataset
         info = {
             "run_id": record.run_id,
-            "strategy": record.winner.strategy,
-            "source": record.winner.source,
-            "params": dict(record.winner.params),
-            "certified": record.winner.certified,
+            "strategy": winner.strategy,
+            "source": winner.source,
+            "params": dict(winner.params),
+            "certified": winner.certified,
             "metric": self.setting.metric.name,
-            "scores": {"tune": record.winner.tune, "guard": record.winner.guard, "test": record.winner.test},
+            "scores": {"tune": winner.tune, "guard": winner.guard, "test": winner.test},
             "sources": {name: source.fingerprint for name, source in self.setting.sources.items()},
             "data_fingerprint": record.task["data_fingerprint"],
         }
-        if is_whole(self.folder.winner, runfolder.plain(info)):
+        if is_whole(place, runfolder.plain(info)):
             return  # a killed run got as far; MLflow may hold these very files already
         example = dataset.examples[self.setting.rows("train")[:2]]
-        save_winner(self.folder.winner, finalist.composed.cpu(), dataset.schema, example, info)
+        save_winner(place, composed.cpu(), dataset.schema, example, info)
 
     def _record(
         self,
@@ -258,7 +279,9 @@ class _Run:
     ) -> RunRecord:
         entries = tuple(entry(study, finalists.get(study.id), verdicts.get(study.id), test) for study in results)
         best = next(line for line in entries if line.study == chosen)
-        winner = Winner(best.strategy, best.source, best.params, best.tune, best.guard, best.test, certified=True)
+        winner = Winner(
+            best.strategy, best.source, best.params, best.tune, best.guard, best.test, certified(chosen, verdicts)
+        )
         return RunRecord(self.folder.run_id, self.setting.task(), winner, entries, Logged(), dict(self.timings))
 
     def _write_trials(self, results: Sequence[StudyResult]) -> None:

@@ -229,18 +229,23 @@ def _check_names(sources: Mapping[str, Source]) -> None:
 
 def _labels(dataset: Dataset, splits: Splits, metric: Metric, device: torch.device) -> tuple[Tensor, dict[str, Target]]:
     """Make the train split's labels for the loss, and the other splits' for the metric."""
-    center, spread = 0.0, 1.0
-    train = dataset.labels[splits.rows["train"]]
-    labels = torch.from_numpy(np.ascontiguousarray(train))
-    if dataset.schema.task == "regression":
-        center, spread = float(train.mean(dtype=np.float64)), float(train.std(dtype=np.float64)) or 1.0
-        labels = ((labels.double() - center) / spread).float()[:, None]
+    labels, center, spread = train_labels(dataset, splits.rows["train"])
     targets = {
         name: Target(dataset.labels[splits.rows[name]], metric, center, spread)
         for name in ("tune", "guard", "test")
         if len(splits.rows.get(name, ()))
     }
     return labels.to(device), targets
+
+
+def train_labels(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, float, float]:
+    """Make the labels that a loss takes, (n,) int64 or (n, 1) float32 standardised, with their mean and deviation."""
+    values = dataset.labels[rows]
+    labels = torch.from_numpy(np.ascontiguousarray(values))
+    if dataset.schema.task == "classification":
+        return labels, 0.0, 1.0
+    center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
+    return ((labels.double() - center) / spread).float()[:, None], center, spread
 
 
 def _studies(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoxfer.errors import Unsupported
 from autoxfer.features import BATCH, Features, resolve
 from autoxfer.limits import Portion
 from autoxfer.records import Recipe, Score, derive_seed
@@ -35,6 +36,22 @@ class Target:
     metric: Metric
     center: float = 0.0  # of the train split's labels; predictions are spread * output + center
     spread: float = 1.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trial chose on its tune split, in place of that split where it is trained on too."""
+
+    kept: float | None = None  # share of the steps at which the kept checkpoint stood; None = not trained by gradient
+    chosen: Any = None  # label of the state that was kept among several
+
+    @classmethod
+    def of(cls, notes: Mapping[str, Any]) -> Choice:
+        """Read it from what a trial reported."""
+        return cls(notes.get("kept"), notes.get("chosen"))
+
+
+UNKNOWN = Score(math.nan, math.nan, math.nan)  # of a candidate that no split is left to score on
 
 
 @dataclass
@@ -74,7 +91,7 @@ class GradientTrainer:
         features: Features,
         problem: Problem,
         labels: Tensor,  # of the train split: (n,) int64 or (n, 1) float32 standardised
-        tune: Target,
+        tune: Target | Choice,  # what to choose on, or what was chosen already
         recipe: Recipe,
         *,
         seed: int,
@@ -85,7 +102,8 @@ class GradientTrainer:
         self._features = features
         self._problem = problem
         self._labels = labels
-        self._tune = tune
+        self._tune = tune if isinstance(tune, Target) else None
+        self._choice = tune if isinstance(tune, Choice) else Choice()  # taken once
         self._seed = seed
         self._floors = tuple(floors)
         self._deadline = deadline
@@ -108,10 +126,11 @@ class GradientTrainer:
         keeper = _Keeper(module, candidate)
         inputs = self._inputs(candidate)
         n_steps = self.recipe.steps or 1
-        batches = self._batches(n_steps)
+        batches = self._batches(n_steps if self._tune else round(n_steps * self._take("kept")))
         draws = torch.Generator().manual_seed(derive_seed(self._seed, "augment"))
-        checks = sorted({max(1, round(n_steps * (i + 1) / CHECKS)) for i in range(CHECKS)})
-        keeper.offer(self.score(candidate), 0.0)
+        checks = sorted({max(1, round(n_steps * (i + 1) / CHECKS)) for i in range(CHECKS)}) if self._tune else []
+        if self._tune:
+            keeper.offer(self.score(candidate), 0.0)
         stopped, step = "", 0
         set_modes(module)
         started = time.perf_counter()
@@ -164,6 +183,8 @@ class GradientTrainer:
 
     def score(self, candidate: Candidate) -> Score:
         """Score the candidate as it stands on the tune split. Raises FloatingPointError if it is not finite."""
+        if self._tune is None:
+            raise Unsupported("it scores the tune split by itself, which is trained on now")
         started = time.perf_counter()
         outputs = self._outputs(candidate)
         if not torch.isfinite(outputs).all():
@@ -176,6 +197,8 @@ class GradientTrainer:
     def choose(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
         """Score each (label, partial state dict) on the tune split and keep the best. Raises ValueError for none."""
         candidate.module.to(self._features.device)
+        if self._tune is None:
+            return self._choose_again(candidate, states)
         best: tuple[Score, Any, Mapping[str, Tensor]] | None = None
         for label, state in states:
             _load_part(candidate.module, state)
@@ -187,6 +210,23 @@ class GradientTrainer:
         score, label, state = best
         _load_part(candidate.module, state)
         return Fitted(_copy(candidate.module), score, ((1.0, score.rank),), notes={"chosen": label})
+
+    def _choose_again(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
+        """Keep the state of the chosen label; of strengths, which depend on the examples, the nearest."""
+        wanted = self._take("chosen")
+        label, state = min(states, key=lambda pair: _distance(pair[0], wanted))
+        if _distance(label, wanted) == math.inf:
+            raise Unsupported(f"nothing like {wanted!r}, which was chosen, is among its states now")
+        _load_part(candidate.module, state)
+        return Fitted(_copy(candidate.module), UNKNOWN, notes={"chosen": label})
+
+    def _take(self, name: str) -> Any:
+        """Give what was chosen, once: of a second choice nothing is known."""
+        value = getattr(self._choice, name)
+        if value is None:
+            raise Unsupported("it chooses on the tune split in a way that was not recorded")
+        self._choice = replace(self._choice, **{name: None})
+        return value
 
     def _inputs(self, candidate: Candidate) -> tuple[Input, ...]:
         return tuple(resolve(name, self._problem) for name in candidate.inputs)
@@ -211,6 +251,7 @@ class GradientTrainer:
 
     @torch.no_grad()
     def _outputs(self, candidate: Candidate) -> Tensor:
+        assert self._tune is not None
         candidate.module.eval()
         inputs, n = self._inputs(candidate), len(self._tune.labels)
         every = torch.arange(n, device=self._features.device)
@@ -237,7 +278,7 @@ class _Keeper:
     def __init__(self, module: nn.Module, candidate: Candidate) -> None:
         self.curve: list[tuple[float, float]] = []
         self._module = module
-        self._best: tuple[Score, dict[str, Tensor]] | None = None
+        self._best: tuple[Score, float, dict[str, Tensor]] | None = None
         parameters = dict(module.named_parameters())
         self._masks = [
             (parameters[name], mask.to(parameters[name].device), parameters[name].detach().clone())
@@ -253,7 +294,7 @@ class _Keeper:
         """Note a point of the curve, and keep the weights if they are the best so far."""
         self.curve.append((share, score.rank))
         if self._best is None or score.beats(self._best[0]):
-            self._best = score, _copy(self._module)
+            self._best = score, share, _copy(self._module)
 
     def pull(self) -> None:
         """Add the gradient of anchor / 2 * ||w - w0||^2."""
@@ -268,11 +309,12 @@ class _Keeper:
             parameter.copy_(torch.where(mask, initial, parameter))
 
     def fitted(self, steps: int, stopped: str) -> Fitted:
-        """Go back to the best checkpoint."""
-        assert self._best is not None
-        score, state = self._best
+        """Go back to the best checkpoint; where none was scored, stay with the last."""
+        if self._best is None:
+            return Fitted(_copy(self._module), UNKNOWN, (), steps)
+        score, share, state = self._best
         self._module.load_state_dict(state)
-        return Fitted(state, score, tuple(self.curve), steps, stopped)
+        return Fitted(state, score, tuple(self.curve), steps, stopped, {"kept": share})
 
 
 def set_modes(module: nn.Module) -> None:
@@ -323,6 +365,14 @@ def _schedule(step: int, n_steps: int) -> float:
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _distance(label: Any, wanted: Any) -> float:
+    """How far two labels are apart: numbers by their ratio, anything else not at all or infinitely."""
+    if label == wanted:
+        return 0.0
+    numbers = all(isinstance(value, int | float) and value > 0 for value in (label, wanted))
+    return abs(math.log(label / wanted)) if numbers else math.inf
 
 
 def _load_part(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from autoxfer.limits import Portion, limited
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
 from autoxfer.strategy import Candidate, Fitted, Problem, Strategy
-from autoxfer.training import CHECKS, GradientTrainer, Target, count_trained, probabilities
+from autoxfer.training import CHECKS, Choice, GradientTrainer, Target, count_trained, probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +62,7 @@ class Bench:
         labels: Tensor,  # train: (n,) int64, or (n, 1) float32 standardised
         targets: Mapping[str, Target],  # by split, the train split left out
         default_steps: Callable[[int], int],  # batch -> steps
+        choice: Choice | None = None,  # what to repeat where there is no tune split
     ) -> None:
         self._folder = folder
         self._strategies = strategies
@@ -70,6 +71,7 @@ class Bench:
         self._labels = labels
         self._targets = targets
         self._default_steps = default_steps
+        self._choice = choice
 
     def execute(self, job: Job) -> Outcome:
         """Run one trial; its weights are on disk, if they are the study's best, before this returns."""
@@ -105,6 +107,12 @@ class Bench:
         n_scores = min(CHECKS, n_steps) + clock.n_scores - 3  # what a strategy scores beside the loop's checks
         return rest + n_steps * clock.steps_s / clock.n_steps + n_scores * clock.scores_s / clock.n_scores
 
+    def train(self, job: Job) -> Candidate:
+        """Train a candidate and keep it here, not on disk."""
+        candidate, _, fitted = self._train(job)
+        candidate.module.load_state_dict(fitted.state)
+        return candidate
+
     def _train(self, job: Job) -> tuple[Candidate, GradientTrainer, Fitted]:
         problem, device = self._problems[job.study], self._features.device
         strategy, recipe = self._separate(job.study, job.params)
@@ -114,7 +122,7 @@ class Bench:
             self._features,
             problem,
             self._labels,
-            self._targets["tune"],
+            self._choice or self._targets["tune"],
             recipe,
             seed=job.seed,
             floors=job.floors,

@@ -23,6 +23,8 @@ def rows(past: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     for run in past:
         scores = [number(run[key]) for key in ("guard", "test")]
         words = [run[key] or "-" for key in ("run_id", "task", "metric", "winner")]
+        if run["certified"] is False:
+            words[-1] += " (NOT CERTIFIED)"
         lines.append((*words, *scores, run["state"], run["model"] or "-"))
     return lines
 
@@ -48,8 +50,14 @@ def _outcome(result: dict[str, Any]) -> dict[str, Any]:
         "metric": result["task"]["metric"],
         "winner": winner["strategy"] if winner["source"] is None else f"{winner['strategy']}@{winner['source']}",
         **{key: winner[key] for key in ("guard", "test", "certified")},
-        "model": f"{logged['name']} version {logged['version']}" if logged["name"] else None,
+        "model": _model(logged),
         "state": "not logged"
         if finished == "finished" and logged["tracking_uri"] and not logged["run_id"]
         else finished,
     }
+
+
+def _model(logged: dict[str, Any]) -> str | None:
+    refit = logged.get("refit_version")
+    beside = f", refit {refit} (NOT CERTIFIED)" if refit else ""
+    return f"{logged['name']} version {logged['version']}{beside}" if logged["name"] else None

@@ -94,8 +94,13 @@ def sentences(record: RunRecord) -> list[str]:
         for name, value in (("guard", winner.guard), ("test", winner.test))
         if value is not None
     ]
-    certified = "" if winner.certified else ", not certified"
+    certified = "" if winner.certified else ", NOT CERTIFIED"
     lines.append(f"winner: {study}{certified}, {metric} {', '.join(scores) or 'unknown'}")
+    if record.refit is not None:
+        measured = "" if record.refit.test is None else f", {metric} {number(record.refit.test)} on test"
+        lines.insert(
+            -1, f"refit of {study}, NOT CERTIFIED{measured}: the guard has tested the winner's weights, not these"
+        )
     return lines
 
 
@@ -108,6 +113,10 @@ def usage(record: RunRecord, folder: Path) -> list[str]:
         address = f"MLFLOW_TRACKING_URI={shlex.quote(logged.tracking_uri)}"
         model = f"models:/{logged.name}/{logged.version}"
         lines.append(f"MLflow:  {logged.name} version {logged.version}, run {logged.run_id}")
+        if logged.refit_version:
+            lines.append(
+                f"refit:   {logged.name} version {logged.refit_version}, NOT CERTIFIED, never champion by itself"
+            )
         lines.append(f"serve:   {address} mlflow models serve -m {shlex.quote(model)} --env-manager local")
     elif logged.run_id:
         lines.append(f"MLflow:  run {logged.run_id} at {logged.tracking_uri}")

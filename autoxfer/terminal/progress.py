@@ -16,6 +16,7 @@ STAGES = {
     "guard": "asking the guard",
     "test": "scoring on test",
     "export": "writing the winner",
+    "refit": "training the winner's recipe again",
     "log": "logging to MLflow",
 }
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from autoxfer.records import SPLITS, Entry, RunRecord, StudyResult, Verdict
 
+TESTED, REFIT = "tested", "refit"  # which of a run's weights
+
 
 def winner_entry(record: RunRecord) -> Entry:
     """Find the winner's line of the leaderboard."""
@@ -81,8 +83,16 @@ def tags(record: RunRecord) -> dict[str, str]:
         "winner": entry.study,
         "verdict": "baseline" if verdict is None else verdict.decision,
         "certified": "true" if winner.certified else "false",
+        "weights": TESTED,
     }
     return {f"autoxfer.{key}": str(value) for key, value in values.items() if value is not None}
+
+
+def as_refit(tags: Mapping[str, str]) -> dict[str, str]:
+    """Turn the tested winner's tags into the refit's: what was measured on the tested weights is not said of it."""
+    measured = [f"autoxfer.{name}" for name in (*SPLITS[1:], "effect", "p_value")]
+    kept = {key: value for key, value in tags.items() if key not in measured}
+    return {**kept, "autoxfer.weights": REFIT, "autoxfer.certified": "false"}
 
 
 def version_tags(record: RunRecord) -> dict[str, str]:
@@ -104,9 +114,11 @@ def verdict_text(record: RunRecord) -> str:
     if verdict is None:
         lines = [f"{entry.study} wins: no transfer was accepted, so the model trained from scratch is kept."]
     else:
-        state = verdict.decision if winner.certified else f"{verdict.decision}, NOT CERTIFIED"
+        state = f"{entry.study} wins ({verdict.decision})"
+        if not winner.certified:
+            state = f"NOT CERTIFIED: {entry.study} is only the best on tune ({verdict.decision})"
         lines = [
-            f"{entry.study} wins ({state}). {verdict.reason[:1].upper()}{verdict.reason[1:]}.",
+            f"{state}. {verdict.reason[:1].upper()}{verdict.reason[1:]}.",
             f"Gain over scratch {verdict.effect:+.4g} (interval {verdict.ci_low:+.4g} to {verdict.ci_high:+.4g}), "
             f"{verdict.method}, {verdict.n} guard examples.",
         ]
@@ -114,9 +126,20 @@ def verdict_text(record: RunRecord) -> str:
     return "\n\n".join([*lines, f"{record.task.get('metric', 'score')}: {', '.join(scores)}."])
 
 
+def refit_text(record: RunRecord, tested: str) -> str:
+    """Say in Markdown what the refit is, and that no test has seen it; ``tested`` names the weights that one has."""
+    test = record.refit and record.refit.test
+    measured = "" if test is None else f" {record.task.get('metric', 'score')}: test {test:.4g}."
+    return (
+        f"NOT CERTIFIED: refit of {winner_entry(record).study} on train, tune and guard together.{measured}\n\n"
+        f"What the guard says holds for {tested} only: it has not seen these weights."
+    )
+
+
 def page(record: RunRecord) -> str:
     """Write the run's page: the verdict and the leaderboard."""
-    return f"{verdict_text(record)}\n\n{leaderboard(record)}"
+    refit = f"\n\n{refit_text(record, 'the tested weights')}" if record.refit else ""
+    return f"{verdict_text(record)}{refit}\n\n{leaderboard(record)}"
 
 
 def leaderboard(record: RunRecord) -> str:

@@ -20,6 +20,7 @@ from autoxfer.errors import TrackingError
 from autoxfer.records import Logged, RunRecord, StudyResult
 from autoxfer.runfolder import RunFolder
 from autoxfer.tracking import evidence
+from autoxfer.tracking.evidence import REFIT, TESTED
 from autoxfer.tracking.settings import TrackingSettings
 
 
@@ -39,10 +40,12 @@ class Writer:
         experiment = self._experiment()
         tags = evidence.tags(self.record) | {"autoxfer.kind": "run"}
         parent = self._run(experiment, f"autoxfer-{self._task}-{self.record.run_id}", tags)
-        model = self._model(experiment, parent) if self.settings.model else ""
+        model = self._model(experiment, parent, TESTED) if self.settings.model else ""
         logged = Logged(self.settings.uri, parent.info.run_id, f"models:/{model}" if model else "")
         if self.settings.register:
             logged = self._register(logged, model)
+        if self.record.refit and self.settings.model:
+            logged = self._refit(logged, self._model(experiment, parent, REFIT))
         if "autoxfer.logged" not in parent.data.tags:
             self._fill(parent, model)
             for study in self.studies:
@@ -173,10 +176,12 @@ class Writer:
         )
         return DatasetInput(dataset, [InputTag("mlflow.data.context", "train, tune, guard, test")])
 
-    def _model(self, experiment: str, parent: Any) -> str:
-        """Log the winner as a model of MLflow's own, once; return its id."""
+    def _model(self, experiment: str, parent: Any, weights: str) -> str:
+        """Log the winner, or its refit, as a model of MLflow's own, once; return its id."""
         wanted = f"tags.`autoxfer.run_id` = '{self.record.run_id}' and source_run_id = '{parent.info.run_id}'"
         for found in self.client.search_logged_models([experiment], wanted):
+            if found.tags.get("autoxfer.weights", TESTED) != weights:
+                continue
             if found.status == "READY":
                 return str(found.model_id)
             self.client.delete_logged_model(found.model_id)  # an interrupted call left half of it
@@ -186,10 +191,13 @@ class Writer:
 
         winner = self.record.winner
         tags, params = evidence.tags(self.record), evidence.flatten(winner.params)
+        folder, name = (self.folder.winner, "winner") if weights == TESTED else (self.folder.refit, "refit")
+        if weights == REFIT:
+            tags = evidence.as_refit(tags)
         run_id = parent.info.run_id
-        model = self.client.create_logged_model(experiment, "winner", run_id, tags, params, winner.strategy)
+        model = self.client.create_logged_model(experiment, name, run_id, tags, params, winner.strategy)
         with tempfile.TemporaryDirectory() as temporary:
-            save_model(self.folder.winner, Path(temporary) / "model", model, run_id)
+            save_model(folder, Path(temporary) / "model", model, run_id)
             self.client.log_model_artifacts(model.model_id, str(Path(temporary) / "model"))
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
         self.client.finalize_logged_model(model.model_id, "READY")
@@ -198,22 +206,35 @@ class Writer:
     def _register(self, logged: Logged, model: str) -> Logged:
         """Make the winner a version of its name, once, and give it an alias, once."""
         name = self.settings.name or self._task
-        versions = self.client.search_model_versions(
-            f"name = '{name}' and tags.`autoxfer.run_id` = '{self.record.run_id}'"
-        )
-        if versions:
-            version = versions[0]
-        else:
-            self._registered_model(name)
-            text, tags = evidence.verdict_text(self.record), evidence.version_tags(self.record)
-            version = self.client.create_model_version(
-                name, f"models:/{model}", logged.run_id, tags, description=text, model_id=model
-            )
+        self._registered_model(name)
+        text, tags = evidence.verdict_text(self.record), evidence.version_tags(self.record)
+        version = self._version(name, logged.run_id, model, tags, text)
         if "autoxfer.alias" not in version.tags:
             alias = self._alias(name, str(version.version))
             self.client.set_registered_model_alias(name, alias, version.version)
             self.client.set_model_version_tag(name, version.version, "autoxfer.alias", alias)
         return replace(logged, model_uri=f"models:/{name}/{version.version}", name=name, version=str(version.version))
+
+    def _refit(self, logged: Logged, model: str) -> Logged:
+        """Make the refit a version beside the tested one; it gets no alias."""
+        if not logged.version:
+            return logged
+        tested = f"version {logged.version}, the tested weights,"
+        text, tags = evidence.refit_text(self.record, tested), evidence.as_refit(evidence.version_tags(self.record))
+        version = self._version(logged.name, logged.run_id, model, tags, text)
+        return replace(logged, refit_version=str(version.version))
+
+    def _version(self, name: str, run_id: str, model: str, tags: Mapping[str, str], text: str) -> Any:
+        """Find or make the version that carries this run's id and says of the same weights."""
+        weights = tags["autoxfer.weights"]
+        for version in self.client.search_model_versions(
+            f"name = '{name}' and tags.`autoxfer.run_id` = '{self.record.run_id}'"
+        ):
+            if version.tags.get("autoxfer.weights", TESTED) == weights:
+                return version
+        return self.client.create_model_version(
+            name, f"models:/{model}", run_id, dict(tags), description=text, model_id=model
+        )
 
     def _registered_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415

@@ -1,0 +1,65 @@
+"""The winner's recipe once more, on everything but test: as many steps, the same strength, nothing chosen anew.
+
+The guard has tested other weights: a refit carries no certificate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from autoxfer import tuning
+from autoxfer.errors import AutoxferError
+from autoxfer.features import Features
+from autoxfer.preparation import prepare
+from autoxfer.records import Winner
+from autoxfer.setting import train_labels
+from autoxfer.training import Choice
+from autoxfer.trials import Bench
+
+if TYPE_CHECKING:
+    from autoxfer.features import Composed
+    from autoxfer.records import Job
+    from autoxfer.runfolder import RunFolder
+    from autoxfer.setting import Setting
+
+PARTS = ("train", "tune", "guard")
+
+
+def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any]) -> Composed:
+    """Train ``job`` again on train, tune and guard together; ``notes`` say what it chose on tune the first time.
+
+    Raises AutoxferError where that cannot be repeated without a split to choose on.
+    """
+    device = setting.features.device
+    stored = torch.cat([setting.features.stored(part).cpu() for part in PARTS])
+    preparation = prepare(setting.dataset.schema, stored.numpy())
+    features = Features(preparation, setting.sources, {"train": stored}, device)
+    rows = np.concatenate([setting.rows(part) for part in PARTS])
+    labels, center, spread = train_labels(setting.dataset, rows)
+    plan, n_train = setting.studies[job.study], len(setting.rows("train"))
+    bench = Bench(
+        folder=folder,
+        strategies={job.study: plan.strategy},
+        problems={job.study: plan.problem},  # of the same size too: a module's shapes may hang on it
+        features=features,
+        labels=labels.to(device),
+        targets={},
+        default_steps=lambda batch: tuning.default_steps(n_train, batch),
+        choice=Choice.of(notes),
+    )
+    try:
+        candidate = bench.train(job)
+    except Exception as error:  # a strategy's own code, in a place that it has never been in
+        reason = str(error) or type(error).__name__
+        raise AutoxferError(f"{job.study} cannot be trained again without a tune split: {reason}") from error
+    return features.compose(candidate, plan.problem, center, spread)
+
+
+def uncertified(winner: Winner, test: float | None) -> Winner:
+    """Describe the refit: it was trained on tune and guard, so that test alone says anything of it."""
+    return dataclasses.replace(winner, tune=None, guard=None, test=test, certified=False)
