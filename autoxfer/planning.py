@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autoxfer import guard
+from autoxfer import datacheck, guard
 from autoxfer.records import Job
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import BASELINE, Setting, StudyPlan, prepare
+from autoxfer.strategy import Raw, Tap
 from autoxfer.tuning import clip
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from autoxfer.config import RunConfig
     from autoxfer.trials import Bench
 
+NARROW = 1024  # numbers of an example up to which the examples themselves are probed
 DISCORDANCES = (0.05, 0.12, 0.3)  # shares of examples on which two models differ: alike, usual, unlike
 
 
@@ -46,6 +51,7 @@ class Plan:
     detectable: Mapping[str, float]  # condition -> smallest true gain that the guard finds with power .8
     seconds: float  # expected, for the whole search
     sources: Mapping[str, Mapping[str, Any]]
+    data: datacheck.Check
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -58,6 +64,7 @@ class Plan:
         classes = f", {len(task['classes'])} classes" if task["classes"] else ""
         yield f"task {task['name']}: {task['kind']} of {task['modality']} examples{classes}; metric {task['metric']}"
         yield f"splits: {sizes}"
+        yield from self.data.lines()
         for name, card in self.sources.items():
             shape = " x ".join(map(str, card["input"]["shape"])) if "input" in card else ""
             yield f"source {name}: {card.get('model', '')}{f', reads {shape}' if shape else ''}"
@@ -89,7 +96,18 @@ def plan(config: RunConfig, runs: Path | None = None) -> Plan:
         _detectable(setting),
         sum(study.seconds for study in studies),
         {name: source.card for name, source in setting.sources.items()},
+        check_data(setting),
     )
+
+
+def check_data(setting: Setting) -> datacheck.Check:
+    """Look at the data; a probe of the sources' last features or, where narrow, of the inputs doubts the labels."""
+    features: dict[str, Callable[[], Tensor]] = {
+        f"source {name}": partial(setting.features.whole, Tap("last", name), "train") for name in setting.sources
+    }
+    if setting.dataset.schema.modality != "text" and math.prod(setting.dataset.schema.shape) <= NARROW:
+        features["the inputs"] = lambda: setting.features.whole(Raw(), "train").flatten(1)
+    return datacheck.check(setting.dataset, setting.splits, features, setting.config.seed)
 
 
 def _study(name: str, planned: StudyPlan, setting: Setting, bench: Bench) -> PlannedStudy:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
-from autoxfer import rehearsal, tuning
+from autoxfer import datacheck, rehearsal, tuning
 from autoxfer.architectures import RESERVED, WIDTHS, architectures
 from autoxfer.errors import InputError, PluginError, Unsupported
 from autoxfer.features import Features
@@ -191,7 +191,8 @@ def prepare(config: RunConfig) -> Setting:
     )
     studies, unavailable = _studies(config, chosen, general, sources)
     studies = _rehearsed(config, studies, unavailable, chosen, features)
-    warnings = (*dataset.warnings, *splits.warnings, *(f"{name}: {why}" for name, why in unavailable.items()))
+    leaks = datacheck.leak_warnings(dataset, splits, config.seed)
+    warnings = (*dataset.warnings, *splits.warnings, *leaks, *(f"{name}: {why}" for name, why in unavailable.items()))
     return Setting(
         config, dataset, splits, metric, sources, studies, unavailable, features, labels, targets, tuple(warnings)
     )

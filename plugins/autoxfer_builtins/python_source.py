@@ -89,7 +89,8 @@ def _find(spec: SourceSpec) -> Callable[..., Any]:
     place, _, name = spec.model.rpartition(":")
     module = _import_file(spec.directory / place, where) if place.endswith(".py") else _import(place, spec, where)
     if not hasattr(module, name):
-        offered = [key for key, value in vars(module).items() if _makes(value) and not key.startswith("_")]
+        own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+        offered = [key for key, value in own.items() if _makes(value) and not key.startswith("_")]
         raise InputError(f"a factory in {place} ({', '.join(offered) or 'it has none'})", f"no {name}", where)
     factory = getattr(module, name)
     if not _makes(factory):

@@ -1,0 +1,124 @@
+"""How much each column tells of the label by itself, and which columns tell too much, or nothing.
+
+Measured out of fold: a column's values are sorted into at most ``BINS`` bins (a missing value and each category are
+bins of their own), and each example is predicted by the mean label of its bin in the other folds. The score is R2 (of
+the straight line, where that is better), or for classes the mean over classes of 2 AUC - 1: 0 = nothing, 1 = the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer.dataset import Dataset
+from autoxfer.records import derive_seed
+from autoxfer.splitting import Rows
+
+Floats = NDArray[np.float64]
+Labels = NDArray[Any]
+
+BINS = 16
+FOLDS = 5
+SMOOTHING = 1.0  # examples of the average label that each bin is given
+MODALITIES = ("table", "vector")  # that have columns
+ENOUGH = 2000  # train examples that are looked at
+ALIKE = 0.99  # share of one value from which a column is nearly constant
+LABEL_ITSELF = 0.99  # score from which a column is nearly the label
+STRONG, NEAR, FAR = 0.65, 0.6, 0.5  # the best's score; shares of it: at least that, at most this
+FEW, OTHERS = 3, 3  # columns that may stand out together, and others that it takes to stand out from
+
+
+def bins(values: Floats, categorical: bool) -> NDArray[np.int64]:
+    """Sort a column's values (n,) into bins; missing ones have the last bin to themselves."""
+    missing = np.isnan(values)
+    present = values[~missing]
+    if categorical or len(np.unique(present)) <= BINS:
+        edges = np.unique(present)[1:]
+    else:
+        edges = np.unique(np.quantile(present, np.arange(1, BINS) / BINS))
+    found = np.searchsorted(edges, values, side="right")
+    found[missing] = len(edges) + 1
+    return found.astype(np.int64)
+
+
+def tells(values: Floats, labels: Labels, n_classes: int, rng: np.random.Generator, *, categorical: bool) -> float:
+    """Measure how well a column (n,) predicts the labels (n,) by itself, 0 to 1; ``n_classes`` 0 is regression."""
+    n = len(labels)
+    fold, place = rng.permutation(n) % FOLDS, bins(values, categorical)
+    targets = np.eye(n_classes)[labels] if n_classes else labels.astype(np.float64)[:, None]
+    predicted = np.empty_like(targets)
+    for held_out in range(FOLDS):
+        rest, here = fold != held_out, fold == held_out
+        counts = np.bincount(place[rest], minlength=place.max() + 1)[:, None]
+        sums = np.zeros((place.max() + 1, targets.shape[1]))
+        np.add.at(sums, place[rest], targets[rest])
+        means = (sums + SMOOTHING * targets[rest].mean(0)) / (counts + SMOOTHING)
+        predicted[here] = means[place[here]]
+    if not n_classes:
+        total = np.square(targets - targets.mean()).sum()
+        binned = 1.0 - float(np.square(targets - predicted).sum() / total) if total else 0.0
+        return max(0.0, binned, 0.0 if categorical else _straight(values, targets[:, 0]))
+    areas = [area(predicted[:, k], labels == k) for k in range(n_classes) if 0 < (labels == k).sum() < n]
+    return max(0.0, 2 * float(np.mean(areas)) - 1) if areas else 0.0
+
+
+def _straight(values: Floats, targets: Floats) -> float:
+    """Compute the R2 of the straight line through the values: a copy in other units is no staircase."""
+    filled = np.where(np.isnan(values), np.nanmean(values) if not np.isnan(values).all() else 0.0, values)
+    x, y = filled - filled.mean(), targets - targets.mean()
+    product = float(x @ x) * float(y @ y)
+    return float(x @ y) ** 2 / product if product else 0.0
+
+
+def area(scores: Floats, positive: NDArray[np.bool_]) -> float:
+    """Compute the area under the ROC curve: the chance that a positive example scores above a negative one."""
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def columns_tell(dataset: Dataset, train: Rows, seed: int = 0) -> dict[str, float]:
+    """Measure each column of a table or vector by itself, on at most ``ENOUGH`` train rows."""
+    if dataset.schema.modality not in MODALITIES:
+        return {}
+    rng = np.random.default_rng(derive_seed(seed, "check"))
+    rows = train if len(train) <= ENOUGH else np.sort(rng.choice(train, ENOUGH, replace=False))
+    labels, n_classes = dataset.labels[rows], len(dataset.schema.classes)
+    return {
+        name: tells(dataset.examples[rows, index].astype(np.float64), labels, n_classes, rng, categorical=categorical)
+        for index, (name, categorical) in enumerate(_columns(dataset))
+    }
+
+
+def suspicious(told: Mapping[str, float]) -> tuple[str, ...]:
+    """Name the columns that are nearly the label, or stand far above all the others."""
+    order = sorted(told, key=lambda name: -told[name])
+    best = told[order[0]] if order else 0.0
+    n_near = sum(score >= NEAR * best for score in told.values())
+    n_far = sum(score <= FAR * best for score in told.values())
+    stands_out = best >= STRONG and n_near <= FEW and n_far >= OTHERS and n_near + n_far == len(told)
+    return tuple(order[:n_near]) if stands_out else tuple(name for name in order if told[name] >= LABEL_ITSELF)
+
+
+def _columns(dataset: Dataset) -> list[tuple[str, bool]]:
+    """Name each column, and say whether it is categorical."""
+    if dataset.schema.columns:
+        return [(column.name, column.kind == "categorical") for column in dataset.schema.columns]
+    return [(f"column {index}", False) for index in range(dataset.schema.shape[0])]
+
+
+def near_constant(dataset: Dataset, train: Rows) -> dict[str, float]:
+    """Find the columns that are nearly the same everywhere, with the share of their most frequent value."""
+    if dataset.schema.modality not in MODALITIES:
+        return {}
+    found = {}
+    for index, (name, _) in enumerate(_columns(dataset)):
+        counts = np.unique(dataset.examples[train, index], return_counts=True)[1]  # NaN counts as one value
+        if counts.max() >= ALIKE * len(train):
+            found[name] = float(counts.max() / len(train))
+    return found
