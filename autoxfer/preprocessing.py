@@ -86,7 +86,7 @@ class Select(nn.Module):
         if lost:
             columns = list(dict.fromkeys(name.split("=", 1)[0] for name in lost))
             offered = list(dict.fromkeys(name.split("=", 1)[0] for name in names))
-            expected = f"the columns that the source reads, {', '.join(columns)} among them"
+            expected = f"a table with {', '.join(columns)}, which the source reads"
             raise InputError(expected, f"a table of {', '.join(offered)}", where)
         self.register_buffer("index", torch.tensor([place.get(name, 0) for name in wanted]))
         self.register_buffer("known", torch.tensor([float(name in place) for name in wanted]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,12 @@ def test_plain_text_cuts_nothing_off() -> None:
     assert " ".join(lines[1].split()) == "* residual even 0.931 0.892 0.892 +0.065 [+0.025, +0.105] accepted"
     assert "-" in lines[-1]
     assert "nan" not in text(record())
+
+
+@pytest.mark.parametrize(("metric", "heading"), [("rmse", " gain (mse) "), ("r2", " gain (mse) "), ("mae", " gain ")])
+def test_a_gain_in_squared_errors_says_so(metric: str, heading: str) -> None:
+    found = record()
+    assert heading in text(replace(found, task={**found.task, "metric": metric})).splitlines()[0]
 
 
 def test_every_verdict_gets_its_sentence_and_the_winner_the_last_word() -> None:

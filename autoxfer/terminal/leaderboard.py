@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+SQUARED = ("rmse", "r2")  # metrics of squared errors: the guard tests these, so that a gain is in other units
 WIDE = 100  # columns from which the gain's interval has room
 STYLES = {"accepted": "green", "harmful": "red", "undecided": "yellow", "untested": "dim", "baseline": "cyan"}
 
@@ -44,7 +45,8 @@ def ranked(record: RunRecord) -> list[Entry]:
 def table(record: RunRecord, *, interval: bool) -> tuple[tuple[str, ...], list[Row]]:
     """Lay the leaderboard out as headings and rows of text."""
     test = any(entry.test is not None for entry in record.entries)
-    headings = ("", "strategy", "source", "tune", "guard", *(["test"] if test else []), "gain")
+    gained = "gain (mse)" if record.task.get("metric") in SQUARED else "gain"
+    headings = ("", "strategy", "source", "tune", "guard", *(["test"] if test else []), gained)
     headings = (*headings, *(["interval"] if interval else []), "verdict")
     rows = []
     for entry in ranked(record):
