@@ -21,11 +21,7 @@ FLOORS = (
     "guard splitting encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features training prediction",
     "tuning tracking export engines trials",
-<<<<<<< tests/test_floors.py
-    "datacheck rehearsal setting finalists result closing selection planning testing",  # testing: for plugins' authors
-=======
-    "rehearsal setting finalists refitting result closing selection planning testing",  # testing: for plugins' authors
->>>>>>> /tmp/tmp.5jf50W8zTg/theirs
+    "datacheck rehearsal setting finalists refitting result closing selection planning testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
