@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +29,55 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data sets and weights are not beside this checkout")
     return folder
+
+
+class MlflowServer:
+    """A real MLflow server, which can be stopped and started again on the same port with the same store."""
+
+    def __init__(self, place: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.place = place
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        store = ["--backend-store-uri", f"sqlite:///{self.place}/mlflow.db"]
+        artifacts = ["--artifacts-destination", str(self.place / "artifacts"), "--workers", "1"]
+        without_jobs = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes, not needed here
+        log = self.place / "log"
+        with log.open("a") as output:
+            self.process = subprocess.Popen(
+                [*command, *store, *artifacts],
+                cwd=self.place,
+                env=without_jobs,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        for _ in range(240):
+            assert self.process.poll() is None, log.read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                return
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """End it with all its workers, at once."""
+        if self.process is not None:
+            os.killpg(self.process.pid, 9)
+            self.process.wait(30)
+            self.process = None
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
+    """A server that runs."""
+    place = tmp_path / "server"
+    place.mkdir()
+    server = MlflowServer(place)
+    server.start()
+    yield server
+    server.stop()

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,32 +130,6 @@ def settings(tmp_path: Path, database: Path) -> TrackingSettings:
     (tmp_path / "runs").mkdir()
     shutil.copyfile(database, tmp_path / "runs" / "mlflow.db")
     return read_settings(None, tmp_path / "runs")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri, place = f"http://127.0.0.1:{port}", tmp_path / "server"
-    place.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes that nothing here needs
-    with (place / "log").open("w") as output:
-        process = subprocess.Popen(
-            [*command, *store], cwd=place, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        for _ in range(240):
-            assert process.poll() is None, (place / "log").read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=1):
-                break
-            time.sleep(0.5)
-        yield uri
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
 
 
 @contextlib.contextmanager
@@ -290,8 +263,9 @@ def test_logging_that_stops_after_any_step_is_completed_by_the_next_call(
 
 
 @pytest.mark.slow
-def test_a_real_server_takes_runs_and_serves_the_champion(server: str, tmp_path: Path) -> None:
-    (tmp_path / "mlflow.yaml").write_text(f"tracking_uri: {server}\nname: team-digits\nexperiment: digits at work\n")
+def test_a_real_server_takes_runs_and_serves_the_champion(mlflow_server: Any, tmp_path: Path) -> None:
+    text = f"tracking_uri: {mlflow_server.uri}\nname: team-digits\nexperiment: digits at work\n"
+    (tmp_path / "mlflow.yaml").write_text(text)
     settings = read_settings(None, tmp_path / "runs")
     check(settings)
     logged = log(settings, "run-1")
