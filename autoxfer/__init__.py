@@ -6,7 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
-    from autoxfer.building import Normalise as Normalise, Pool as Pool, start_head as start_head, with_head as with_head
+    from autoxfer.building import (
+        Normalise as Normalise,
+        OnTokens as OnTokens,
+        Pool as Pool,
+        start_head as start_head,
+        with_head as with_head,
+    )
     from autoxfer.config import RunConfig as RunConfig
     from autoxfer.dataset import (
         Column as Column,
@@ -29,7 +35,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
     from autoxfer.records import Recipe as Recipe, Score as Score, SourceSpec as SourceSpec, Verdict as Verdict
     from autoxfer.result import Result as Result
     from autoxfer.selection import run as run
-    from autoxfer.source import Source as Source, SourceLoader as SourceLoader
+    from autoxfer.source import Source as Source, SourceLoader as SourceLoader, TapInfo as TapInfo
     from autoxfer.strategy import (
         Candidate as Candidate,
         Fitted as Fitted,
@@ -65,6 +71,7 @@ _HOMES = {
     "TrainData": "strategy",
     "Trainer": "strategy",
     "Normalise": "building",
+    "OnTokens": "building",
     "Pool": "building",
     "start_head": "building",
     "with_head": "building",
@@ -75,6 +82,7 @@ _HOMES = {
     "strength_grid": "linear",
     "Source": "source",
     "SourceLoader": "source",
+    "TapInfo": "source",
     "Column": "dataset",
     "DataSpec": "dataset",
     "Dataset": "dataset",

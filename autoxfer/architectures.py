@@ -15,12 +15,14 @@ from autoxfer.boosting import Boosting
 from autoxfer.linear import linear_path
 from autoxfer.records import Modality
 from autoxfer.strategy import Architecture, Candidate, Fitted, Input, Raw, TrainData, Trainer
+from autoxfer.textnets import CompactText, TfIdf
+from autoxfer.tokens import Vocabulary
 
 if TYPE_CHECKING:
     from autoxfer.source import Source
 
 WIDTHS = {"compact": 32, "compact_wide": 64}
-SOLVED = ("boosting", "boosting_small", "linear")  # instead of trained by gradient
+SOLVED = ("boosting", "boosting_small", "linear", "tfidf")  # instead of trained by gradient
 RESERVED = (*WIDTHS, *SOLVED)  # no source may be called so
 
 
@@ -106,12 +108,20 @@ class LinearModel(nn.Linear):
         return trainer.choose(candidate, ((s, {"weight": weight, "bias": bias}) for s, weight, bias in path))
 
 
-def architectures(modality: Modality, shape: tuple[int, ...], sources: Sequence[Source]) -> Mapping[str, Architecture]:
+def architectures(
+    modality: Modality, shape: tuple[int, ...], sources: Sequence[Source], vocabulary: Vocabulary | None = None
+) -> Mapping[str, Architecture]:
     """Everything that can be trained from scratch for examples of ``shape``: what suits the modality, the sources' own.
 
     The first stands for the network of a size; all but its other sizes are tried before the search.
+    ``vocabulary`` is that of texts.
     """
-    found: dict[str, Architecture] = {name: Compact(shape, width) for name, width in WIDTHS.items()}
+    found: dict[str, Architecture] = {}
+    if vocabulary is not None:
+        found |= {name: CompactText(len(vocabulary.words), width) for name, width in WIDTHS.items()}
+        found["tfidf"] = TfIdf(vocabulary)
+    else:
+        found |= {name: Compact(shape, width) for name, width in WIDTHS.items()}
     if modality in ("table", "vector"):
         width = prod(shape)
         small = Boosting(width, n_leaves=4, min_leaf=3, penalty=1.0, learning_rate=0.05, columns=0.5)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoxfer.heads import Pool
+from autoxfer.heads import OnTokens, Pool
 from autoxfer.linear import fit_head, principal_axes
 from autoxfer.strategy import Candidate, Tap, TrainData
 
-__all__ = ["Normalise", "Pool", "start_head", "with_head"]
+__all__ = ["Normalise", "OnTokens", "Pool", "start_head", "with_head"]
 
 NORMALISATIONS = ("none", "standardise", "l2")
 

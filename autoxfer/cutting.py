@@ -131,7 +131,7 @@ def _finish(
         shapes=tuple(tuple(value.shape[1:]) for value in _activations(parts, x)[1:]),
         head=None if head is None else head.eval().requires_grad_(False),
         aliases={outer: ends[name] for outer, name in outer_names.items() if ends.get(name, outer) != outer},
-        origins=tuple(_origins(module, names) for _, module in parts),
+        origins=tuple(origins(module, names) for _, module in parts),
     )
 
 
@@ -143,7 +143,7 @@ def _activations(parts: Named, x: Tensor) -> list[Tensor]:
     return values
 
 
-def _origins(module: nn.Module, names: Mapping[int, str]) -> dict[str, str]:
+def origins(module: nn.Module, names: Mapping[int, str]) -> dict[str, str]:
     """Map a segment's tensors to their names in the network; constants that tracing made have none."""
     return {name: names[id(tensor)] for name, tensor in tensors(module).items() if id(tensor) in names}
 

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer.records import Modality, Task
+from autoxfer.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table."""
+    """One column of a table, or the column that holds the texts."""
 
     name: str
-    kind: Literal["numeric", "categorical"]
-    categories: tuple[str, ...] = ()  # in the order of their codes; empty for a numeric column
+    kind: Literal["numeric", "categorical", "text"]
+    categories: tuple[str, ...] = ()  # in the order of their codes; of a categorical column alone
 
     @property
     def natural_names(self) -> list[str]:
@@ -35,11 +36,12 @@ class Schema:
 
     modality: Modality
     task: Task
-    shape: tuple[int, ...]  # of one stored example: (height, width), (height, width, channels) or (width,)
-    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...]  # of one stored example: (height, width), (height, width, channels), (width,); () = a string
+    dtype: Literal["uint8", "float32", "int32", "str"]
     classes: tuple[str, ...] = ()  # names in the order of the label's index; empty for regression
-    columns: tuple[Column, ...] = ()  # tables only
+    columns: tuple[Column, ...] = ()  # tables; of text the one that holds it
     target: str = "label"
+    tokenizers: tuple[Tokenizer, ...] = field(default=(), repr=False)  # of text stored as ids, side by side
 
     @property
     def natural_columns(self) -> tuple[str, ...]:
@@ -52,6 +54,7 @@ class Dataset:
     """A data set in memory.
 
     A table is stored as float32 codes (rows, columns): a category's index, a number, NaN where a value is missing.
+    Texts are strings (numpy's StringDType) until the sources' tokenizers are known.
     """
 
     name: str
@@ -64,7 +67,12 @@ class Dataset:
     def fingerprint(self) -> str:
         """Hash what was read: examples, labels, schema and the user's own splits."""
         digest = hashlib.sha256(repr(self.schema).encode())
-        digest.update(np.ascontiguousarray(self.examples).view(np.uint8).data)
+        if self.schema.dtype == "str":
+            for text in self.examples.tolist():
+                encoded = text.encode(errors="surrogatepass")
+                digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        else:
+            digest.update(np.ascontiguousarray(self.examples).view(np.uint8).data)
         digest.update(np.ascontiguousarray(self.labels).view(np.uint8).data)
         for name in sorted(self.parts):
             digest.update(name.encode() + self.parts[name].tobytes())

@@ -21,8 +21,14 @@ def encode(schema: Schema, raw: Any, where: str = "input") -> NDArray[Any]:
     """Turn examples into stored form: (n, *schema.shape) of schema.dtype.
 
     Images are whole numbers 0..255; a table is a DataFrame, a mapping of columns, a list of mappings or of rows.
-    A category that the schema does not know is missing, NaN. Raises InputError on anything that does not fit.
+    A category that the schema does not know is missing, NaN. Texts are a list, an array, or a table with their column.
+    Raises InputError on anything that does not fit.
     """
+    if schema.modality == "text":
+        texts = _texts(schema, raw, where)
+        if not schema.tokenizers:
+            return np.array(texts, dtype=np.dtypes.StringDType())
+        return np.concatenate([tokenizer.encode(texts) for tokenizer in schema.tokenizers], axis=1)
     if schema.modality == "table":
         return _table(schema, raw, where)
     array = _array(raw, where)
@@ -38,7 +44,12 @@ def encode(schema: Schema, raw: Any, where: str = "input") -> NDArray[Any]:
 
 
 def decode(schema: Schema, stored: NDArray[Any]) -> Any:
-    """Turn stored examples (n, *schema.shape) back into what ``encode`` takes: arrays; a table's columns by name."""
+    """Turn stored examples (n, *schema.shape) back into what ``encode`` takes: arrays, columns by name.
+
+    Of texts what their words tell: in lower case, a space between.
+    """
+    if schema.modality == "text":
+        return {schema.columns[0].name: schema.tokenizers[0].decode(stored)}
     if schema.modality != "table":
         return stored
     columns: dict[str, list[Any]] = {}
@@ -96,6 +107,32 @@ def _finite(array: NDArray[Any], where: str) -> NDArray[np.float32]:
     if bad.any():
         raise InputError("finite numbers", f"NaN or infinity in example {int(bad.argmax())}", where)
     return single
+
+
+def _texts(schema: Schema, raw: Any, where: str) -> list[str]:
+    """Take the texts of a list or array, or those of the column that holds them; a missing one is empty."""
+    name = schema.columns[0].name
+    if isinstance(raw, Sequence) and raw and all(isinstance(row, Mapping) for row in raw):
+        raw = {name: [row.get(name) for row in raw]} if any(name in row for row in raw) else dict.fromkeys(raw[0])
+    if isinstance(raw, Mapping) or hasattr(raw, "columns"):
+        known = list(raw.keys() if isinstance(raw, Mapping) else raw.columns)
+        if name not in known:
+            raise InputError(f"the column {name!r}", f"columns {', '.join(map(str, known)) or 'none'}", where)
+        raw = raw[name]
+    if isinstance(raw, str) or not isinstance(raw, Iterable):
+        raise InputError("a list of texts", f"one {type(raw).__name__}", where)
+    values = list(raw.ravel() if isinstance(raw, np.ndarray) and raw.shape[1:] == (1,) else raw)
+    if not values:
+        raise InputError("at least one example", "none", where)
+    return [_one_text(value, row, where) for row, value in enumerate(values)]
+
+
+def _one_text(value: Any, row: int, where: str) -> str:
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+    if value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ == "NAType":
+        return ""
+    raise InputError("texts", f"{value!r} in example {row}", where)
 
 
 def _table(schema: Schema, raw: Any, where: str) -> NDArray[np.float32]:

@@ -42,7 +42,7 @@ class Reader(nn.Module):
         self.names = names = sorted({str(tap.source) for tap in taps})
         self.taps = [sorted({tap.name for tap in taps if tap.source == name}) for name in names]
         self.standardise = preparation.standardise if Raw() in self.inputs else nn.Identity()
-        self.preprocess = nn.ModuleList(sources[name].preprocess(preparation.natural_shape, preparation.columns) for name in names)
+        self.preprocess = nn.ModuleList(preparation.adapt(sources[name]) for name in names)
         self.extract = nn.ModuleList(
             sources[name].extract(wanted) if wanted != ["input"] else nn.Identity()
             for name, wanted in zip(names, self.taps, strict=True)

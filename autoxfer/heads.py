@@ -21,13 +21,35 @@ _LINKS: tuple[Callable[[Tensor], Tensor], ...] = (
 
 
 class Pool(nn.Module):
-    """Features of an activation: maps are averaged over space, tokens over the sequence, the rest is flattened."""
+    """Features of an activation: maps are averaged over space, tokens over the sequence, the rest is flattened.
+
+    Where the activation is ``masked``, its last channel says which tokens there are, and only they count.
+    """
+
+    def __init__(self, *, masked: bool = False) -> None:
+        super().__init__()
+        self.masked = masked
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width), (batch, tokens, width) or (batch, ...) -> (batch, features)."""
+        if self.masked:
+            there = x[..., -1:]
+            return (x[..., :-1] * there).sum(1) / there.sum(1).clamp(min=1.0)
         if x.dim() == 4:
             return x.mean((2, 3))
         return x.mean(1) if x.dim() == 3 else x.flatten(1)
+
+
+class OnTokens(nn.Module):
+    """Apply a module to the tokens of a masked activation; the mask stays beside them."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width + 1), in the same shape."""
+        return torch.cat([self.inner(x[..., :-1]), x[..., -1:]], -1)
 
 
 def split_head(last: nn.Module, x: Tensor, n_classes: int | None) -> tuple[nn.Module | None, nn.Linear | None]:

@@ -34,12 +34,32 @@ def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Any
     if schema.modality == "table" and suffix in (".csv", ".parquet"):
         table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
         return _rows(len(next(iter(table.values()), ()))), table
-    if schema.modality != "table" and suffix in (".npz", ".npy"):
+    if schema.modality == "text" and suffix in (".csv", ".parquet", ".txt"):
+        texts = _read_lines(path) if suffix == ".txt" else _column(schema, path, suffix)
+        return _rows(len(texts)), texts
+    if schema.modality in ("image", "vector") and suffix in (".npz", ".npy"):
         array = _read_array(path)
         return _rows(len(array) if array.ndim else 0), array
     kinds = {"image": "a .npz or .npy file, an image or a folder of images", "table": "a .csv or .parquet file"}
+    kinds["text"] = "a .csv or .parquet file, or a .txt file with a text in every line"
     found = "a folder" if path.is_dir() else f"a {suffix} file" if suffix else "a file without an ending"
     raise InputError(kinds.get(schema.modality, "a .npz or .npy file"), found, str(path))
+
+
+def _column(schema: Schema, path: Path, suffix: str) -> list[Any]:
+    """Take the column that holds the texts."""
+    table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
+    name = schema.columns[0].name
+    if name not in table:
+        raise InputError(f"the column {name!r}", f"columns {', '.join(table) or 'none'}", str(path))
+    return list(table[name])
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError("text in UTF-8", f"byte {error.start} that is not", str(path)) from error
 
 
 def _rows(n: int) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -12,6 +12,11 @@ from torch import Tensor, nn
 
 from autoxfer.dataset import Schema
 from autoxfer.encoding import encode
+from autoxfer.errors import InputError
+from autoxfer.tokens import Tokenizer, Vocabulary, span
+
+if TYPE_CHECKING:
+    from autoxfer.source import Source
 
 __all__ = ["Preparation", "Standardise", "Unpack", "encode", "prepare"]
 
@@ -24,6 +29,7 @@ class Unpack(nn.Module):
 
     Images: (B, C, H, W) in [0, 1]. Vectors: as they are. Tables: (B, D), a number as it is or the column's median
     where it is missing, a category one-hot or all zeros where it is missing or unknown; columns keep their order.
+    Text: the ids of all tokenizers, as they are (int32).
     """
 
     column: Tensor  # (D,) the stored column that a natural one comes from
@@ -49,7 +55,7 @@ class Unpack(nn.Module):
 
     def forward(self, stored: Tensor) -> Tensor:
         """Turn a stored batch (B, *schema.shape) into natural units (B, *natural_shape)."""
-        if self.modality == "vector":
+        if self.modality in ("vector", "text"):
             return stored
         if self.modality == "image":
             channels_first = stored.unsqueeze(1) if self.grey else stored.permute(0, 3, 1, 2)
@@ -78,20 +84,58 @@ class Standardise(nn.Module):
         return (natural - self.mean) / self.deviation
 
 
+@final
+class Columns(nn.Module):
+    """The ids of one tokenizer among those of all."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__()
+        self.start, self.end = start, end
+
+    def forward(self, natural: Tensor) -> Tensor:
+        """(B, all tokenizers' ids) -> (B, end - start)."""
+        return natural[:, self.start : self.end]
+
+
 @dataclass(frozen=True)
 class Preparation:
     """How a target's examples become numbers; its statistics come from the train split alone."""
 
     unpack: Unpack
-    standardise: Standardise
+    standardise: Standardise | Columns  # of text: the target's own words
     natural_shape: tuple[int, ...]  # of one example: (channels, height, width) or (width,)
+    tokenizers: tuple[Tokenizer, ...] = ()  # whose ids a natural text holds, side by side
     columns: tuple[str, ...] = ()  # of a table: what its natural values are called
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Shape of one example after ``standardise``."""
+        return (self.tokenizers[0].length,) if self.tokenizers else tuple(self.natural_shape)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What the train split's texts are made of."""
+        return Vocabulary.read(self.tokenizers[0].content) if self.tokenizers else None
+
+    def adapt(self, source: Source) -> nn.Module:
+        """Make what turns a natural batch into the source's input. Raises InputError where they do not fit."""
+        where = f"source {source.name!r}"
+        if not self.tokenizers:
+            return source.preprocess(self.natural_shape, self.columns)
+        if source.tokenizer is None:
+            shape = "x".join(map(str, source.input_shape))
+            raise InputError("a source that reads text (hf:FOLDER)", f"one that reads {shape} numbers", where)
+        start, end = span(self.tokenizers, source.name)
+        return nn.Sequential(Columns(start, end), source.preprocess((end - start,)))
 
 
 def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
     """Take medians, means and deviations from the train split's stored examples (n, *schema.shape)."""
     if len(train_examples) == 0:
         raise ValueError("statistics need at least one train example; got 0")
+    if schema.modality == "text":
+        own = Columns(*span(schema.tokenizers))
+        return Preparation(Unpack(schema), own, tuple(train_examples.shape[1:]), schema.tokenizers)
     if schema.modality == "image":
         unpack = Unpack(schema)
         mean, deviation = _pixel_statistics(train_examples)

@@ -252,7 +252,6 @@ class _Run:
 
     def _export(self, place: Path, composed: Composed, winner: Winner, record: RunRecord) -> None:
         """Write a winner's files."""
-        dataset = self.setting.dataset
         info = {
             "run_id": record.run_id,
             "strategy": winner.strategy,
@@ -266,8 +265,8 @@ class _Run:
         }
         if is_whole(place, runfolder.plain(info)):
             return  # a killed run got as far; MLflow may hold these very files already
-        example = dataset.examples[self.setting.rows("train")[:2]]
-        save_winner(place, composed.cpu(), dataset.schema, example, info)
+        example = self.setting.features.stored("train")[:2].cpu().numpy()
+        save_winner(place, composed.cpu(), self.setting.stored, example, info)
 
     def _record(
         self,

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
-from autoxfer import datacheck, rehearsal, tuning
+from autoxfer import datacheck, rehearsal, tokens, tuning
 from autoxfer.architectures import RESERVED, WIDTHS, architectures
+from autoxfer.encoding import encode
 from autoxfer.errors import InputError, PluginError, Unsupported
 from autoxfer.features import Features
 from autoxfer.metrics import Metric, get_metric
@@ -34,7 +35,7 @@ from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
     from autoxfer.config import RunConfig
-    from autoxfer.dataset import Dataset
+    from autoxfer.dataset import Dataset, Schema
     from autoxfer.source import Source
 
 BASELINE = "scratch"
@@ -61,6 +62,7 @@ class Setting:
 
     config: RunConfig
     dataset: Dataset
+    stored: Schema  # of the examples as they are kept and as the winner takes them: texts as ids
     splits: Splits
     metric: Metric
     sources: Mapping[str, Source]
@@ -173,28 +175,37 @@ def prepare(config: RunConfig) -> Setting:
     metric = get_metric(config.task.metric, schema.task)
     splits = split(dataset, config.task.splits, config.seed)
     sources = {spec.name: loader.load(spec) for spec, loader in zip(specs, loaders, strict=True)}
-    preparation = prepare_examples(schema, dataset.examples[splits.rows["train"]])
     _check_names(sources)
+    schema, examples, sources, cut = _stored(dataset, splits, sources)
+    preparation = prepare_examples(schema, examples[splits.rows["train"]])
     for source in sources.values():
-        source.preprocess(preparation.natural_shape, preparation.columns)  # says at once where the data do not fit the source
-    stored = {name: torch.from_numpy(dataset.examples[rows]) for name, rows in splits.rows.items() if len(rows)}
+        preparation.adapt(source)  # says at once where the data do not fit the source
+    stored = {name: torch.from_numpy(examples[rows]) for name, rows in splits.rows.items() if len(rows)}
     features = Features(preparation, sources, stored, device)
     labels, targets = _labels(dataset, splits, metric, device)
     general = Problem(
         task=schema.task,
         modality=schema.modality,
-        shape=tuple(preparation.natural_shape),
+        shape=preparation.raw_shape,
         n_outputs=len(schema.classes) if schema.task == "classification" else 1,
         n_train=len(splits.rows["train"]),
         sources=(),
-        architectures=architectures(schema.modality, tuple(preparation.natural_shape), list(sources.values())),
+        architectures=architectures(
+            schema.modality, preparation.raw_shape, list(sources.values()), preparation.vocabulary
+        ),
     )
     studies, unavailable = _studies(config, chosen, general, sources)
     studies = _rehearsed(config, studies, unavailable, chosen, features)
     leaks = datacheck.leak_warnings(dataset, splits, config.seed)
-    warnings = (*dataset.warnings, *splits.warnings, *leaks, *(f"{name}: {why}" for name, why in unavailable.items()))
+    warnings = (
+        *dataset.warnings,
+        *splits.warnings,
+        *cut,
+        *leaks,
+        *(f"{name}: {why}" for name, why in unavailable.items()),
+    )
     return Setting(
-        config, dataset, splits, metric, sources, studies, unavailable, features, labels, targets, tuple(warnings)
+        config, dataset, schema, splits, metric, sources, studies, unavailable, features, labels, targets, warnings
     )
 
 
@@ -226,6 +237,26 @@ def _check_names(sources: Mapping[str, Source]) -> None:
     for name in sources:
         if not re.fullmatch(r"[\w.-]+", name) or name in RESERVED:
             raise InputError("letters, digits, dots and dashes, and no built-in network's name", repr(name), "sources")
+
+
+def _stored(
+    dataset: Dataset, splits: Splits, sources: dict[str, Source]
+) -> tuple[Schema, NDArray[Any], dict[str, Source], tuple[str, ...]]:
+    """Turn texts into ids, side by side those of every tokenizer in use; whatever else there is stays as it is.
+
+    Returns the schema, the examples, the sources that fit them, and warnings.
+    """
+    if dataset.schema.modality != "text":
+        return dataset.schema, dataset.examples, sources, ()
+    train = dataset.examples[splits.rows["train"]].tolist()
+    readers = {name: source.tokenizer for name, source in sources.items() if source.tokenizer is not None}
+    tokenizers = tokens.fit(train, readers)
+    schema = dataclasses.replace(
+        dataset.schema, shape=(sum(each.length for each in tokenizers),), dtype="int32", tokenizers=tokenizers
+    )
+    lengths = {each.source: each.length for each in tokenizers}
+    fitted = {name: source.of_length(lengths[name]) if name in readers else source for name, source in sources.items()}
+    return schema, encode(schema, dataset.examples), fitted, tuple(tokens.cut_texts(tokenizers, train))
 
 
 def _labels(dataset: Dataset, splits: Splits, metric: Metric, device: torch.device) -> tuple[Tensor, dict[str, Target]]:

@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from autoxfer.cutting import Chain, cut, tensors
 from autoxfer.errors import InputError
+from autoxfer.heads import OnTokens
 from autoxfer.preprocessing import Preprocess, Select
 from autoxfer.records import SourceSpec
 from autoxfer.strategy import Architecture, Tap
+from autoxfer.tokens import Tokenizer
 from autoxfer.tracing import child_name
 
 
@@ -30,6 +32,12 @@ class TapInfo:
     name: str  # "input", module paths such as "layer1.0", and "last" for the pooled features
     shape: tuple[int, ...]  # without the batch
     inherited: float  # share of the backbone's parameters that lie before this tap: 0 at "input", 1 at "last"
+    masked: bool = False  # (tokens, width + 1): the last channel is 1 where a token is, 0 where the text has ended
+
+    @property
+    def width(self) -> int:
+        """Channels of a map, or the last dimension; a mask does not count."""
+        return self.shape[0] if len(self.shape) == 3 else self.shape[-1] - self.masked
 
 
 @final
@@ -41,7 +49,8 @@ class Source:
 
     name: str
     fingerprint: str  # of weights, architecture and preprocessing
-    input_shape: tuple[int, ...]  # (channels, height, width) or (width,): what the network reads
+    input_shape: tuple[int, ...]  # (channels, height, width), (width,) or (tokens,): what the network reads
+    tokenizer: Tokenizer | None  # of a network that reads text, as ids of its tokens, -1 where the text has ended
     n_features: int  # width of "last"
     n_parameters: int  # of the backbone, the head left out
     taps: tuple[TapInfo, ...]  # in order, from "input" to "last"
@@ -61,19 +70,20 @@ class Source:
         reverse: bool = False,
         classes: Sequence[str] = (),
         columns: Sequence[str] = (),
+        tokenizer: Tokenizer | None = None,
         card: Mapping[str, Any],
         fingerprint: str,
     ) -> None:
         self.name, self.fingerprint, self.input_shape = name, fingerprint, tuple(input_shape)
         self.mean, self.std, self.reverse, self.columns = tuple(mean), tuple(std), reverse, tuple(columns)
         self.head, self.classes = chain.head, tuple(classes) if chain.head is not None else ()
-        self.card = dict(card)
+        self.card, self.tokenizer = dict(card), tokenizer
         self._chain, self._factory = chain, factory
         sizes = [sum(p.numel() for p in segment.parameters()) for segment in chain.segments]
         self.n_parameters, self.n_features = sum(sizes), chain.shapes[-1][0]
         shares = [sum(sizes[: k + 1]) / max(self.n_parameters, 1) for k in range(len(sizes) - 1)] + [1.0]
-        ends = map(TapInfo, chain.names, chain.shapes, shares)
-        self.taps = (TapInfo("input", self.input_shape, 0.0), *ends)
+        masked = [tokenizer is not None and len(shape) == 2 for shape in chain.shapes]
+        self.taps = (TapInfo("input", self.input_shape, 0.0), *map(TapInfo, chain.names, chain.shapes, shares, masked))
 
     @classmethod
     def from_network(
@@ -124,6 +134,16 @@ class Source:
         hint = f"{name!r}; nearest: {near[0]!r}" if near else repr(name)
         raise InputError(f"one of the taps {', '.join(names)}", hint, f"source {self.name!r}")
 
+    def of_length(self, length: int) -> Source:
+        """Give a source of text that reads ``length`` tokens, its weights shared with this one."""
+        if self.tokenizer is None:
+            raise ValueError(f"source {self.name!r} reads no text")
+        changed = copy.copy(self)
+        changed.input_shape, changed.tokenizer = (length,), replace(self.tokenizer, length=length)
+        resized = [replace(tap, shape=(length, *tap.shape[1:])) if tap.masked else tap for tap in self.taps[1:]]
+        changed.taps = (replace(self.taps[0], shape=(length,)), *resized)
+        return changed
+
     def preprocess(self, shape: Sequence[int], columns: Sequence[str] = ()) -> nn.Module:
         """Make what turns natural examples of ``shape`` (pixels in [0, 1], or table values) into the network's input.
 
@@ -131,6 +151,11 @@ class Source:
         is recorded in ``card["adapted"]``. Raises InputError where the examples do not fit.
         """
         where = f"source {self.name!r}"
+        if self.tokenizer is not None:
+            if tuple(shape) != self.input_shape:
+                found = f"examples of shape {'x'.join(map(str, shape))}"
+                raise InputError("text, which the source reads", found, where)
+            return nn.Identity()
         select = Select(columns, self.columns, where) if columns and self.columns else None
         natural = self.input_shape if select else shape
         module = Preprocess(natural, self.input_shape, self.mean, self.std, reverse=self.reverse, where=where)
@@ -149,7 +174,7 @@ class Source:
 
         A child of the returned sequence is called as the tap at its end, dots replaced by underscores. ``insert`` maps
         a tap after ``tap`` to a function of the width there (channels, or the last dimension), which makes the module
-        that is put behind it, called "..._after".
+        that is put behind it, called "..._after"; a mask stays apart.
         """
         start = self._position(tap)
         makers = {self._position(name): make for name, make in (insert or {}).items()}
@@ -161,8 +186,8 @@ class Source:
             info = self.taps[position]
             children[name := child_name(info.name, children)] = segment
             if position in makers:
-                width = info.shape[0] if len(info.shape) == 3 else info.shape[-1]
-                children[f"{name}_after"] = makers[position](width)
+                inserted = makers[position](info.width)
+                children[f"{name}_after"] = OnTokens(inserted) if info.masked else inserted
         sequence = nn.Sequential(children).train()
         for segment in segments:
             segment.requires_grad_(True)

@@ -98,7 +98,8 @@ def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:
     """Give exact copies one number, (n,), and say what is to be said of them."""
     stored = dataset.examples + np.float32(0) if dataset.schema.dtype == "float32" else dataset.examples  # -0.0 is 0.0
     seen: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in stored)
+    rows = (text.encode() for text in stored.tolist()) if dataset.schema.dtype == "str" else map(_bytes, stored)
+    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in rows)
     group = np.array([seen.setdefault(digest, len(seen)) for digest in digests], dtype=np.int64)
     n, distinct = len(group), len(seen)
     if dataset.schema.modality == "table" and 2 * distinct < n:
@@ -112,6 +113,10 @@ def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:
     if at_odds:
         warnings.append(f"{at_odds:,} examples have copies with a different label")
     return group, warnings
+
+
+def _bytes(row: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(row).data
 
 
 def _own(dataset: Dataset) -> dict[str, Rows]:

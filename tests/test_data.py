@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from autoxfer import DataSpec, InputError, encode
+from autoxfer import Column, DataSpec, InputError, encode
 from autoxfer.preparation import prepare
 from autoxfer.splitting import split
 
@@ -459,10 +459,34 @@ def test_of_many_categories_the_frequent_ones_stay(tmp_path):
     assert np.isnan(data.examples).any()
 
 
-def test_text_is_refused_for_now(tmp_path):
-    rows = [f"this is sentence number {n} of many,{'xy'[n % 2]}" for n in range(30)]
-    with pytest.raises(InputError, match="text is not supported yet"):
-        read(table(tmp_path, "text,label\n" + "\n".join(rows)))
+def sentences(*others):
+    return "\n".join(",".join([f"this is sentence number {n} of many", *others, "xy"[n % 2]]) for n in range(30))
+
+
+def test_a_column_of_sentences_is_text(tmp_path):
+    data = read(table(tmp_path, "words,label\n" + sentences()))
+    assert (data.schema.modality, data.schema.shape, data.schema.dtype) == ("text", (), "str")
+    assert data.examples[3] == "this is sentence number 3 of many"
+    assert data.warnings == ()
+
+
+def test_short_texts_are_known_by_their_columns_name(tmp_path):
+    rows = "\n".join(f"item {n},{'xy'[n % 2]}" for n in range(30))
+    assert read(table(tmp_path, "Question,label\n" + rows)).schema.modality == "text"
+    with pytest.raises(InputError, match="none that is of use"):
+        read(table(tmp_path, "name,label\n" + rows))
+
+
+def test_what_stands_beside_a_text_is_left_out_with_a_warning(tmp_path):
+    data = read(table(tmp_path, "words,kind,label\n" + sentences("z")))
+    assert data.schema.columns == (Column("words", "text"),)
+    assert data.warnings == ("only the texts in 'words' are learned from, not what stands beside: kind",)
+
+
+def test_two_columns_of_texts_are_refused(tmp_path):
+    rows = "\n".join(f"this is sentence number {n},and one more sentence {n},{'xy'[n % 2]}" for n in range(30))
+    with pytest.raises(InputError, match="one column of texts, found 2: a, b"):
+        read(table(tmp_path, "a,b,label\n" + rows))
 
 
 @pytest.mark.parametrize(
@@ -563,7 +587,12 @@ def test_the_shared_omniglot_has_alphabets_as_an_easier_target(shared):
     prepared(data)
 
 
-@pytest.mark.parametrize("name", ["trec6.csv", "sst2.parquet", "banking77.parquet", "uci_sentiment_3domains.csv"])
-def test_the_shared_texts_are_refused_for_now(shared, name):
-    with pytest.raises(InputError, match="text is not supported yet"):
-        read(shared / "text" / name)
+@pytest.mark.parametrize(
+    ("name", "n", "n_classes"),
+    [("trec6.csv", 5952, 6), ("sst2.parquet", 9613, 2), ("banking77.parquet", 13083, 77)]
+    + [("uci_sentiment_3domains.csv", 2982, 2)],
+)
+def test_the_shared_texts_are_read_whole(shared, name, n, n_classes):
+    data = read(shared / "text" / name)
+    assert data.schema.modality == "text"
+    assert (len(data.examples), len(data.schema.classes)) == (n, n_classes)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     "errors records",
-    "tracing opening heads cutting preprocessing limits",  # plain torch: what a source is made of
-    "strategy source dataset hooks metrics linear convex boosting architectures augmentation",
+    "tracing opening heads cutting preprocessing limits tokens",  # plain torch: what a source is made of
+    "strategy source dataset hooks metrics linear convex boosting architectures textnets augmentation",
     "guard splitting encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features training prediction",
     "tuning tracking export engines trials",

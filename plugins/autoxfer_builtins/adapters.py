@@ -11,7 +11,6 @@ layers stay frozen, and the head is fitted first, so that training starts at the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -22,10 +21,12 @@ from torch.nn import functional
 from autoxfer import (
     Candidate,
     Fitted,
+    OnTokens,
     Problem,
     Recipe,
     Strategy,
     Tap,
+    TapInfo,
     TrainData,
     Trainer,
     hookimpl,
@@ -37,14 +38,14 @@ from autoxfer import (
 class Adapter(nn.Module):
     """x + up(gelu(down(x))) over channels, or over the last dimension; starts as the identity."""
 
-    def __init__(self, shape: Sequence[int], width: int) -> None:
+    def __init__(self, n_channels: int, width: int, *, maps: bool = False) -> None:
         super().__init__()
         self.down: nn.Module
         self.up: nn.Conv2d | nn.Linear
-        if len(shape) == 3:
-            self.down, self.up = nn.Conv2d(shape[0], width, 1), nn.Conv2d(width, shape[0], 1)
+        if maps:
+            self.down, self.up = nn.Conv2d(n_channels, width, 1), nn.Conv2d(width, n_channels, 1)
         else:
-            self.down, self.up = nn.Linear(shape[-1], width), nn.Linear(width, shape[-1])
+            self.down, self.up = nn.Linear(n_channels, width), nn.Linear(width, n_channels)
         nn.init.zeros_(self.up.weight)
         assert self.up.bias is not None
         nn.init.zeros_(self.up.bias)
@@ -53,6 +54,12 @@ class Adapter(nn.Module):
         """In the shape of ``x``."""
         out: Tensor = x + self.up(functional.gelu(self.down(x)))
         return out
+
+
+def adapter(tap: TapInfo, width: int) -> nn.Module:
+    """Make an adapter for the activation at a tap."""
+    made = Adapter(tap.width, width, maps=len(tap.shape) == 3)
+    return OnTokens(made) if tap.masked else made
 
 
 @final
@@ -84,10 +91,10 @@ class Adapters(Strategy):
         first, *others = ends[len(ends) // 2 :] if self.blocks == "late" else ends
         body = source.suffix(first.name).requires_grad_(False)
         names = dict(zip((name for name, _ in body.named_children()), others, strict=True))
-        children: OrderedDict[str, nn.Module] = OrderedDict(adapter=Adapter(first.shape, self.width))
+        children: OrderedDict[str, nn.Module] = OrderedDict(adapter=adapter(first, self.width))
         for name, block in body.named_children():
             children[name] = block
-            children[f"{name}_adapter"] = Adapter(names[name].shape, self.width)
+            children[f"{name}_adapter"] = adapter(names[name], self.width)
         module = with_head(nn.Sequential(children), source.n_features, problem.n_outputs, dropout=self.dropout)
         return Candidate(module, (Tap(first.name),))
 

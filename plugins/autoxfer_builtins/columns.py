@@ -1,4 +1,4 @@
-"""Which columns of a table are numbers, which are categories, and which are of no use."""
+"""Which columns of a table are numbers, which are categories, which hold texts, and which are of no use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from autoxfer import Column, InputError, as_text
 
 MOST_CATEGORIES = 50  # kept of one column, the most frequent; a rarer one counts as missing
 MANY_WORDS = 5  # words on average from which nearly unique strings are text
+FEW_WORDS = 2  # the same, where the column's name says that it is text
+TEXT_NAMES = ("text", "sentence", "review", "question", "comment", "message", "utterance", "query")
 ENOUGH = 20  # rows from which a column of different values can be called an identifier
 NOT_A_NUMBER = ("?", "-", ".")  # what stands for a missing number in older files
 DATE = re.compile(r"\d{1,4}[-/]\d{1,2}[-/]\d{1,4}([ T].*)?")
@@ -27,7 +29,7 @@ def is_number(text: str) -> bool:
 
 
 def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str], where: str) -> tuple[Column, ...]:
-    """Describe the columns that are worth learning from; warn of each that is left out. Raises InputError on text."""
+    """Describe the columns that are worth learning from; warn of each that is left out. Raises InputError for none."""
     chosen: list[Column] = []
     dropped: dict[str, list[str]] = {}
     for name, values in features.items():
@@ -39,12 +41,22 @@ def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str], w
         elif _numeric(counts):
             chosen.append(Column(name, "numeric"))
         else:
-            _refuse_text(name, counts, where)
             chosen.append(_categorical(name, counts, warnings))
     warnings += [f"left out, {reason}: {', '.join(names)}" for reason, names in dropped.items()]
     if not chosen:
         raise InputError("columns to learn from beside the target", "none that is of use", where)
     return tuple(chosen)
+
+
+def text_columns(features: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Name the columns of sentences: several words a row, and most of them in one row alone."""
+    found = []
+    for name, values in features.items():
+        counts = Counter(text for text in as_text(values) if text is not None)
+        least = FEW_WORDS if name.lower() in TEXT_NAMES else MANY_WORDS
+        if counts and 2 * len(counts) > counts.total() and _words(counts) >= least and not _numeric(counts):
+            found.append(name)
+    return found
 
 
 def _numeric(counts: Counter[str]) -> bool:
@@ -77,12 +89,6 @@ def _numbers_rows(name: str, counts: Counter[str], n: int) -> bool:
 
 def _words(counts: Counter[str]) -> float:
     return sum(len(text.split()) * count for text, count in counts.items()) / counts.total()
-
-
-def _refuse_text(name: str, counts: Counter[str], where: str) -> None:
-    if 2 * len(counts) > counts.total() and _words(counts) >= MANY_WORDS:
-        found = f"text in column {name!r}, {_words(counts):.0f} words a row; text is not supported yet"
-        raise InputError("numbers and categories", found, where)
 
 
 def _categorical(name: str, counts: Counter[str], warnings: list[str]) -> Column:

@@ -57,21 +57,23 @@ class LinearProbe(Strategy):
 
     def build(self, problem: Problem) -> Candidate:
         """Make the linear model."""
-        shape = problem.source.tap(self.tap).shape
+        tap = problem.source.tap(self.tap)
+        pool = Pool(masked=tap.masked)
         with torch.no_grad():
-            n_features = Pool()(torch.zeros(1, *shape)).shape[1]
+            n_features = pool(torch.zeros(1, *tap.shape)).shape[1]
         normalise = Normalise(n_features, self.normalisation)
-        body = nn.Sequential(OrderedDict(pool=Pool(), normalise=normalise))
+        body = nn.Sequential(OrderedDict(pool=pool, normalise=normalise))
         return Candidate(with_head(body, n_features, problem.n_outputs), (Tap(self.tap),))
 
     def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Solve for the whole path and let the tune split choose; the chosen strength is in units of the features."""
         module = candidate.module.to(data.labels.device)
         head, normalise = module.get_submodule("head"), module.get_submodule("body.normalise")
+        pool = module.get_submodule("body.pool")
         assert isinstance(head, nn.Linear)
         assert isinstance(normalise, Normalise)
         with torch.no_grad():
-            features = Pool()(data[candidate.inputs[0]])
+            features = pool(data[candidate.inputs[0]])
             normalise.fit(features)
             features = normalise(features)
         path = linear_path(features, data.labels, head.out_features)

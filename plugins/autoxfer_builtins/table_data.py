@@ -1,4 +1,4 @@
-"""Tables in .csv and .parquet files: numbers, categories, gaps, a target column, perhaps a column called split."""
+"""Tables in .csv and .parquet files: numbers, categories, gaps or texts, a target column, perhaps one called split."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
-from autoxfer_builtins.columns import choose_columns, is_number
+from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
+from autoxfer.records import Task
+from autoxfer_builtins.columns import choose_columns, is_number, text_columns
 from autoxfer_builtins.reading import LABELS, PARTS, index, locate, numbers, unknown_target
 
 SUFFIXES = (".csv", ".parquet")
@@ -33,7 +34,7 @@ class TableReader(DatasetReader):
         return spec.location.lower().endswith(SUFFIXES)
 
     def read(self, spec: DataSpec) -> Dataset:
-        """Read the whole table. Raises InputError: ragged, empty, no such target, text, infinite numbers."""
+        """Read the whole table. Raises InputError: ragged, empty, no such target, several texts, infinite numbers."""
         path = locate(spec)
         table = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
         warnings: list[str] = []
@@ -41,12 +42,25 @@ class TableReader(DatasetReader):
         table, labels = _labelled(table, target, warnings, path.name)
         y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
         features = {name: values for name, values in table.items() if name not in (target, SPLIT)}
-        columns = choose_columns(features, warnings, path.name)
-        schema = Schema(
-            "table", "classification" if classes else "regression", (len(columns),), "float32", classes, columns, target
-        )
+        task: Task = "classification" if classes else "regression"
+        if texts := text_columns(features):
+            column = _only_text(texts, list(features), warnings, path.name)
+            schema = Schema("text", task, (), "str", classes, (column,), target)
+        else:
+            columns = choose_columns(features, warnings, path.name)
+            schema = Schema("table", task, (len(columns),), "float32", classes, columns, target)
         parts = _parts(table[SPLIT], path.name) if SPLIT in table and target != SPLIT else {}
         return Dataset(path.stem, schema, encode(schema, features, path.name), y, parts, tuple(warnings))
+
+
+def _only_text(texts: list[str], names: list[str], warnings: list[str], where: str) -> Column:
+    """Take the one column of texts; other columns cannot be learned from beside it yet."""
+    if len(texts) > 1:
+        raise InputError("one column of texts", f"{len(texts)}: {', '.join(texts)}", where)
+    others = [name for name in names if name not in texts]
+    if others:
+        warnings.append(f"only the texts in {texts[0]!r} are learned from, not what stands beside: {', '.join(others)}")
+    return Column(texts[0], "text")
 
 
 def _csv(path: Path) -> Table:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, ClassVar, final
@@ -13,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from autoxfer import InputError, Source, SourceLoader, SourceSpec, hookimpl
+from autoxfer_builtins.hub import quick_to_give_up
 from autoxfer_builtins.weights import PREFIXES, fit_weights, locate, read_card, read_weights
 
 if importlib.util.find_spec("timm") is None:  # timm itself takes seconds to import: only where a source is loaded
     raise ImportError('timm is not installed: pip install "autoxfer[vision]"', name="timm")
 
 PREFIX = "timm:"
-PROBE_S = 3.0  # seconds until a hub that does not answer counts as unreachable
 
 
 @final
@@ -123,30 +122,13 @@ def _count_classes(name: str, options: Mapping[str, Any], state: Mapping[str, Te
 def _download(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
     """Let timm find its weights: in its cache, or at its hub where that answers."""
     try:
-        with torch.random.fork_rng(devices=[]), _quick_to_give_up():
+        with torch.random.fork_rng(devices=[]), quick_to_give_up():
             return _make(name, options, where, pretrained=True)
     except OSError as error:
         expected = "weights: a local .safetensors or checkpoint file for this model"
         reason = str(error).partition("\n")[0]
         found = f"none, and timm could not fetch its own ({type(error).__name__}: {reason})"
         raise InputError(expected, found, f"{where}.weights") from error
-
-
-@contextmanager
-def _quick_to_give_up() -> Iterator[None]:
-    """Read the cache only where the hub does not answer at once; the hub's client would retry for a minute."""
-    from huggingface_hub import constants, get_session  # noqa: PLC0415 - heavy
-
-    offline = constants.HF_HUB_OFFLINE
-    if not offline:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=PROBE_S)
-        except Exception:  # whatever its client raises, the hub did not answer
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
 
 
 @hookimpl
