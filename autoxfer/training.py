@@ -157,8 +157,8 @@ class GradientTrainer:
                 stopped = ""
         self.clock.n_steps += step
         fitted = keeper.fitted(step, stopped)
-        if self._at_once.size < len(rows):
-            fitted = replace(fitted, notes={"examples_at_once": self._at_once.size})
+        if step and self._at_once.size < len(rows):
+            fitted = replace(fitted, notes={**fitted.notes, "examples_at_once": self._at_once.size})
         return fitted
 
     def _gradient(self, candidate: Candidate, tensors: tuple[Tensor, ...], rows: Tensor) -> Tensor:

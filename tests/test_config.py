@@ -176,7 +176,11 @@ def test_an_empty_section_is_no_section(run_file: Path) -> None:
         ("budget.seconds=.inf", "a number above 0", "inf"),
         ("budget.seconds=soon", "a number above 0", "'soon'"),
         ("budget.min_trials=0", "a whole number of at least 1", "0"),
-        ("budget.trails=3", "one of trials, seconds, trial_seconds, min_trials", "unknown key 'trails'; did you mean 'trials'?"),
+        (
+            "budget.trails=3",
+            "one of trials, seconds, trial_seconds, min_trials",
+            "unknown key 'trails'; did you mean 'trials'?",
+        ),
         ("budget.5=3", "one of trials, seconds, trial_seconds, min_trials", "unknown key 5"),
         ("budget=5", "a mapping", "5"),
         ("guard.alpha=0", "a number above 0 and below 0.5", "0"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoxfer.errors import AutoxferError
-from autoxfer.finalists import Finalist, choose, entry, judge, no_trial, under_tuned, untested
+from autoxfer.finalists import Finalist, certified, choose, entry, judge, no_trial, under_tuned, untested
 from autoxfer.metrics import get_metric
 from autoxfer.records import Outcome, Score, StudyResult, Trial, TrialState, Verdict
 
@@ -147,3 +147,27 @@ def test_a_line_counts_what_became_of_the_trials() -> None:
     assert (line.tune, line.guard, line.test) == (0.9, 0.9, 0.91)
     assert line.params == {"number": 0}  # the earlier of two equals has the lower loss here
     assert line.study == "a@net"
+
+
+def test_the_best_of_the_undecided_is_chosen_only_where_it_is_asked_for_and_never_what_is_harmful() -> None:
+    results = [study("scratch", rank=0.7), study("good", rank=0.8), study("bad", rank=0.9)]
+    wrong = {"scratch": 100, "good": 99, "bad": 200}
+    finalists = {r.id: finalist(r, wrong[r.strategy]) for r in results}
+    verdicts = judged(results, wrong)
+    assert {name: verdict.decision for name, verdict in verdicts.items()} == {
+        "good@net": "undecided",
+        "bad@net": "harmful",
+    }
+    assert choose(finalists, verdicts) == "scratch"
+    assert choose(finalists, verdicts, "best_tune") == "good@net"
+    assert not certified("good@net", verdicts)
+    assert certified("scratch", verdicts)
+    modest = [study("scratch", rank=0.95), *results[1:]]
+    assert choose({r.id: finalist(r, wrong[r.strategy]) for r in modest}, verdicts, "best_tune") == "scratch"
+
+
+def test_what_was_accepted_wins_whatever_is_wished_for_the_undecided() -> None:
+    results = [study("scratch", rank=0.7), study("good", rank=0.8), study("lucky", rank=0.9)]
+    wrong = {"scratch": 100, "good": 50, "lucky": 99}
+    finalists = {r.id: finalist(r, wrong[r.strategy]) for r in results}
+    assert choose(finalists, judged(results, wrong), "best_tune") == "good@net"
