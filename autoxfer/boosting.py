@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from autoxfer.strategy import Candidate, Fitted, Input, Raw, TrainData, Trainer
 
 CHECKPOINTS = (0, 2, 4, 8, 12, 18, 25, 35, 50, 70, 100, 125, 150)  # iterations that the tune split chooses among
-N_DRAWS = 2  # settings drawn in every trial beside the architecture's own, so that no trial repeats another
+N_DRAWS = 1  # settings drawn in every trial beside the architecture's own, so that no trial repeats another
 MAX_DEPTH = 8
 
 
@@ -87,6 +87,7 @@ class Trees(nn.Module):
     def __init__(self, settings: Boosting, n_outputs: int) -> None:
         super().__init__()
         self.settings, self.n_outputs = settings, n_outputs
+        self.counted = CHECKPOINTS[-1]  # iterations; those beyond are known to add nothing
         self.n_slots = n_outputs if n_outputs > 2 else 1
         self.depth = min(MAX_DEPTH, settings.n_leaves - 1)
         trees, nodes = CHECKPOINTS[-1] * self.n_slots, 2 * settings.n_leaves - 1
@@ -99,23 +100,27 @@ class Trees(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, width) -> logits (batch, classes), or predictions (batch, 1)."""
-        trees, nodes = self.values.shape
+        nodes = self.values.shape[1]
         feature, threshold, missing_left = self.feature.flatten(), self.threshold.flatten(), self.missing_left.flatten()
         left, right = self.branches.flatten(0, 1).unbind(1)
-        node = torch.arange(0, trees * nodes, nodes, device=x.device).expand(x.shape[0], -1)
+        first = torch.arange(0, self.counted * self.n_slots * nodes, nodes, device=x.device)
+        node = first.expand(x.shape[0], -1)
         for _ in range(self.depth):
             cell = x.gather(1, feature[node])
             goes_left = (cell <= threshold[node]) | (cell.isnan() & missing_left[node])
             node = torch.where(goes_left, left[node], right[node])
         # In float64, as scikit-learn adds them up: float32 would lose a digit over hundreds of trees.
-        leaves = self.values.flatten()[node].double().view(x.shape[0], -1, self.n_slots)
+        leaves = self.values.flatten()[node].double().view(x.shape[0], self.counted, self.n_slots)
         raw = (self.baseline + leaves.sum(1)).to(x.dtype)
         return torch.cat([-raw / 2, raw / 2], 1) if self.n_outputs == 2 else raw
 
     def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Boost with the architecture's own settings and with some drawn ones; the tune split chooses when to stop."""
         x, y = data[Raw()].double().cpu().numpy(), data.labels.cpu().numpy().ravel()
-        return trainer.choose(candidate, self._states(x, y))
+        try:
+            return trainer.choose(candidate, self._states(x, y))
+        finally:
+            self.counted = CHECKPOINTS[-1]
 
     def _states(self, x: NDArray[np.float64], y: NDArray[Any]) -> Iterator[tuple[dict[str, Any], Mapping[str, Tensor]]]:
         for settings in (self.settings, *(self.settings.draw() for _ in range(N_DRAWS))):
@@ -124,6 +129,7 @@ class Trees(nn.Module):
             for iterations in CHECKPOINTS:
                 kept = torch.zeros_like(values)
                 kept[: iterations * self.n_slots] = values[: iterations * self.n_slots]
+                self.counted = iterations  # scoring so many checkpoints would cost more than boosting
                 yield _describe(settings, iterations), {**state, "values": kept}
 
     def read(self, model: Any) -> dict[str, Tensor]:
