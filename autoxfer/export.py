@@ -1,7 +1,8 @@
 """The winner's files: weights, a description and a program that runs without the code that built it.
 
 ``model.safetensors`` holds the state of the network, ``model.json`` what it takes and gives, ``model.pt2`` the whole
-computation from a stored batch to probabilities (or predictions), preprocessing included.
+computation from a stored batch to probabilities (or predictions), preprocessing included. Of texts ``tokenizer_0.json``
+and so on turn words into the ids that are stored.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from autoxfer import __version__
 from autoxfer.dataset import Schema
 from autoxfer.errors import AutoxferError
 from autoxfer.runfolder import write_json, write_whole
-from autoxfer.winnerfiles import DESCRIPTION, FORMAT_VERSION, PROGRAM, WEIGHTS
+from autoxfer.winnerfiles import DESCRIPTION, FORMAT_VERSION, PROGRAM, TOKENIZER, WEIGHTS
 
 _TOLERANCE = 1e-5  # of the exported program against the module, relative to the largest output
 
@@ -48,7 +49,7 @@ class Served(nn.Module):
 def save_winner(
     folder: Path, module: nn.Module, schema: Schema, example: NDArray[Any], info: Mapping[str, Any]
 ) -> None:
-    """Write the winner's three files into ``folder``; the description last, so that it stands only beside whole files.
+    """Write the winner's files into ``folder``; the description last, so that it stands only beside whole files.
 
     ``module`` maps a stored batch (B, *schema.shape) in ``schema.dtype`` to logits (B, classes) or predictions (B, 1);
     ``example`` holds at least 2 stored examples: a batch of 1 would freeze the batch dimension.
@@ -60,7 +61,7 @@ def save_winner(
     served = Served(copy.deepcopy(module).cpu(), classify=schema.task == "classification").eval().requires_grad_(False)
     stored = torch.from_numpy(np.ascontiguousarray(example))
     program = trace(served, stored)
-    contents = {WEIGHTS: _weights(served.module), PROGRAM: _archive(program)}
+    contents = {WEIGHTS: _weights(served.module), PROGRAM: _archive(program), **_texts(schema)}
     description = _describe(schema, int(program.module()(stored).shape[1]), info, contents)
     for name, content in contents.items():
         write_whole(folder / name, partial(Path.write_bytes, data=content))
@@ -117,13 +118,19 @@ def _archive(program: torch.export.ExportedProgram) -> bytes:
     return buffer.getvalue()
 
 
+def _texts(schema: Schema) -> dict[str, bytes]:
+    """Give what turns texts into ids files of their own: ``tokenizer_0.json``, ..."""
+    return {TOKENIZER.format(k): each.content.encode() for k, each in enumerate(schema.tokenizers) if each.content}
+
+
 def _describe(schema: Schema, outputs: int, info: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, Any]:
     classify = schema.task == "classification"
+    bare = tuple(dataclasses.replace(each, content="") for each in schema.tokenizers)
     return {
         "format_version": FORMAT_VERSION,
         "autoxfer_version": __version__,
         "torch_version": torch.__version__,
-        "schema": dataclasses.asdict(schema),
+        "schema": dataclasses.asdict(dataclasses.replace(schema, tokenizers=bare)),
         "input": {"dtype": schema.dtype, "shape": [-1, *schema.shape]},
         "output": {
             "kind": "probabilities" if classify else "predictions",

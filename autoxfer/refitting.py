@@ -37,7 +37,7 @@ def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any
     """
     device = setting.features.device
     stored = torch.cat([setting.features.stored(part).cpu() for part in PARTS])
-    preparation = prepare(setting.dataset.schema, stored.numpy())
+    preparation = prepare(setting.stored, stored.numpy())
     features = Features(preparation, setting.sources, {"train": stored}, device)
     rows = np.concatenate([setting.rows(part) for part in PARTS])
     labels, center, spread = train_labels(setting.dataset, rows)

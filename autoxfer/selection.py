@@ -40,6 +40,7 @@ from autoxfer.records import (
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import BASELINE, Setting, prepare, restore_threads
+from autoxfer.tokens import without_unread
 from autoxfer.winnerfiles import is_whole
 
 if TYPE_CHECKING:
@@ -266,7 +267,9 @@ class _Run:
         if is_whole(place, runfolder.plain(info)):
             return  # a killed run got as far; MLflow may hold these very files already
         example = self.setting.features.stored("train")[:2].cpu().numpy()
-        save_winner(place, composed.cpu(), self.setting.stored, example, info)
+        schema = self.setting.stored
+        schema = replace(schema, tokenizers=without_unread(schema.tokenizers, composed.reader.names))
+        save_winner(place, composed.cpu(), schema, example, info)
 
     def _record(
         self,

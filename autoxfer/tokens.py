@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import chain, pairwise
@@ -34,8 +34,8 @@ WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 class Tokenizer:
     """Text -> ids. Plain data: it travels with whatever was trained on the ids."""
 
-    kind: Literal["words", "tokenizers"]  # the target's own vocabulary, or a file of the library ``tokenizers``
-    content: str = field(repr=False)  # JSON: a Vocabulary, or the library's tokenizer.json
+    kind: Literal["words", "tokenizers", "unused"]  # the target's own vocabulary, the library ``tokenizers``, no ids
+    content: str = field(repr=False)  # JSON: a Vocabulary, or the library's tokenizer.json; empty where unused
     length: int  # tokens kept of one text
     source: str = ""  # the name of the source whose it is
 
@@ -59,6 +59,8 @@ class Tokenizer:
         if self.kind == "words":
             code = _codes(self.content)
             return [[code.get(word, UNKNOWN) for word in words(text)[:length]] for text in texts]
+        if self.kind == "unused":
+            return [[] for _ in texts]
         tokenizer = _tokenizer(self.content)
         if length is None:
             tokenizer.no_truncation()
@@ -123,6 +125,14 @@ def cut_texts(tokenizers: Sequence[Tokenizer], texts: Sequence[str]) -> list[str
             whose = f"source {each.source!r}" if each.source else "learning from scratch"
             told.append(f"{n:,} of {len(texts):,} train texts are cut to {each.length} tokens for {whose}")
     return told
+
+
+def without_unread(tokenizers: Sequence[Tokenizer], sources: Collection[str]) -> tuple[Tokenizer, ...]:
+    """Drop what only sources other than these would read; every column keeps its place."""
+    return tuple(
+        each if each.kind == "words" or each.source in sources else replace(each, kind="unused", content="")
+        for each in tokenizers
+    )
 
 
 def span(tokenizers: Sequence[Tokenizer], source: str = "") -> tuple[int, int]:

@@ -13,13 +13,18 @@ import torch
 
 from autoxfer.dataset import Column, Schema
 from autoxfer.errors import InputError
+from autoxfer.tokens import Tokenizer
 
 WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "model.json", "model.pt2"
+TOKENIZER = "tokenizer_{}.json"  # of the schema's tokenizers, by their place among them
 FORMAT_VERSION = 1
 
 
 def read_description(place: Path) -> dict[str, Any]:
-    """Read ``model.json`` and check that the files beside it are the ones that it describes."""
+    """Read ``model.json`` and check that the files beside it are the ones that it describes.
+
+    The schema comes with the content of its tokenizers, which are files of their own.
+    """
     path = place / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -33,6 +38,9 @@ def read_description(place: Path) -> dict[str, Any]:
         raise InputError("a winner's description in JSON", f"{type(error).__name__}: {error}", str(path)) from error
     for name, sha256 in hashes.items():
         _verify(place / name, sha256)
+    for k, tokenizer in enumerate(description["schema"].get("tokenizers", ())):
+        name = TOKENIZER.format(k)
+        tokenizer["content"] = (place / name).read_text(encoding="utf-8") if name in hashes else ""
     return dict(description)
 
 
@@ -99,5 +107,11 @@ def _harmless(archive: zipfile.ZipFile, name: str) -> bool:
 def read_schema(plain: Mapping[str, Any]) -> Schema:
     """Rebuild a schema from JSON."""
     columns = tuple(Column(c["name"], c["kind"], tuple(c["categories"])) for c in plain["columns"])
-    sequences = {"shape": tuple(plain["shape"]), "classes": tuple(plain["classes"]), "columns": columns}
+    tokenizers = tuple(Tokenizer(**each) for each in plain.get("tokenizers", ()))
+    sequences = {
+        "shape": tuple(plain["shape"]),
+        "classes": tuple(plain["classes"]),
+        "columns": columns,
+        "tokenizers": tokenizers,
+    }
     return Schema(**{**plain, **sequences})

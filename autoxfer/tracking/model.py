@@ -43,13 +43,18 @@ def save_model(winner: Path, path: Path, logged: Any, run_id: str) -> None:
         mlflow_model=model,
         signature=_signature(schema),
         input_example=example,
-        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIRED],
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _required(schema)],
         metadata={"classes": list(schema.classes), "winner": description["winner"]},
     )
     _add_torch(model, description)
     model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     model.save(str(path / "MLmodel"))
     _compare(winner, path, example)
+
+
+def _required(schema: Schema) -> tuple[str, ...]:
+    reads_tokens = any(tokenizer.kind == "tokenizers" for tokenizer in schema.tokenizers)
+    return (*REQUIRED, "tokenizers") if reads_tokens else REQUIRED
 
 
 def _example(winner: Path, schema: Schema, description: dict[str, Any]) -> Any:
