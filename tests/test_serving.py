@@ -20,12 +20,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import autoxfer
+from autoxfer import preparation
 from autoxfer.config import load_config
+from autoxfer.dataset import Column, Schema
+from autoxfer.export import save_winner
 from autoxfer.prediction import load
 from autoxfer.records import RunRecord
 from autoxfer.setting import Setting, prepare
+from autoxfer.tracking import serving as serving_module
 
 KINDS = ("image", "vector", "table")
 SPLITS = {"train": 60, "tune": 60, "guard": 120, "test": 60}
@@ -43,6 +48,14 @@ def write_table(path: Path) -> None:
             gaps = draw.random(4) < 0.1
             cells = [age, f"{hours:.3f}", town, int(draw.integers(0, 2))]
             rows.writerow(["" if gap else cell for gap, cell in zip(gaps, cells, strict=True)] + [label])
+
+
+def write_vectors(path: Path) -> None:
+    """Write 300 vectors of two classes, called low and high."""
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(300, 7)).astype(np.float32)
+    labels = (features[:, :3].sum(1) + 0.5 * draw.normal(size=300) > 0).astype(np.int64)
+    np.savez(path, features=features, labels=labels, class_names=np.array(["low", "high"]))
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,8 @@ class Finished:
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     place = tmp_path_factory.mktemp(request.param)
     write_table(place / "people.csv")
-    data = {"image": "sklearn:digits", "vector": "sklearn:breast_cancer", "table": "people.csv"}[request.param]
+    write_vectors(place / "vectors.npz")
+    data = {"image": "sklearn:digits", "vector": "vectors.npz", "table": "people.csv"}[request.param]
     config = load_config(
         {
             "task": {"data": data, "name": request.param, "metric": "accuracy", "splits": SPLITS},
@@ -83,6 +97,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         }
     )
     result = autoxfer.run(config, runs=place / "runs")
+    assert result.record.task["modality"] == request.param
     return Finished(result.record, result.folder, prepare(config), place / "people.csv")
 
 
@@ -189,3 +204,57 @@ def test_a_champion_answers_over_http_exactly_as_the_run_reported(finished: Fini
             assert 400 <= status < 500, (request, status, answer)
         assert post(address, body(raw[:1]), "application/octet-stream")[0] == 415
         assert post(address, body(raw[:1]))[1] == alone
+
+
+def test_a_regression_is_served_as_numbers_and_a_bad_request_is_the_users_fault(tmp_path: Path) -> None:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    columns = (Column("age", "numeric"), Column("town", "categorical", ("Bonn", "Ulm")))
+    schema = Schema("table", "regression", (2,), "float32", columns=columns, target="income")
+    stored = np.array([[30, 0], [np.nan, 1]], dtype=np.float32)
+    made = preparation.prepare(schema, stored)
+    save_winner(tmp_path, nn.Sequential(made.unpack, nn.Linear(3, 1)), schema, stored, {})
+    served = serving_module._load_pyfunc(str(tmp_path))
+    frame = pd.DataFrame({"town": ["Ulm", None], "age": [30, None]})
+    answer = served.predict(frame)
+    assert list(answer.columns) == ["prediction"]
+    np.testing.assert_array_equal(answer["prediction"], load(tmp_path).predict(frame))
+    with pytest.raises(MlflowException, match="request: expected the columns age, town") as refused:
+        served.predict(frame[["age"]])
+    assert refused.value.get_http_status_code() == 400
+
+
+STRICT = (
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
+    "MLFLOW_ALLOW_MODEL_CODE_EXECUTION",
+)  # as MLflow 3.17 names it; issue 3
+
+
+@pytest.mark.slow
+@every_kind
+def test_a_champion_loads_where_nothing_that_could_run_code_does(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    for name in STRICT:
+        monkeypatch.setenv(name, "false")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", finished.record.mlflow.tracking_uri)
+    model = f"models:/{finished.record.mlflow.name}@champion"
+    stored = torch.from_numpy(finished.setting.features.stored("guard").numpy())
+    expected = load(finished.folder).predict_proba(finished.raw("guard"))
+    with torch.no_grad():
+        np.testing.assert_array_equal(mlflow.pytorch.load_model(model)(stored).double().numpy(), expected)
+    served = mlflow.pyfunc.load_model(model)
+    raw = finished.raw("guard")
+    answer = served.predict(pd.DataFrame(raw) if isinstance(raw[0], dict) else np.array(raw))
+    np.testing.assert_array_equal(answer.drop(columns="label").to_numpy(), expected)
+    assert not [path for path in finished.folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pth", ".pt")]
+    place = Path(mlflow.artifacts.download_artifacts(model))
+    assert sorted(path.name for path in (place / "data").rglob("*") if path.is_file()) == [
+        "model.json",
+        "model.pt2",
+        "model.safetensors",
+    ]
+    assert [line for line in (place / "requirements.txt").read_text().split() if line.startswith("autoxfer==")]
