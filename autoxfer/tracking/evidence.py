@@ -90,7 +90,7 @@ def tags(record: RunRecord) -> dict[str, str]:
 
 def as_refit(tags: Mapping[str, str]) -> dict[str, str]:
     """Turn the tested winner's tags into the refit's: what was measured on the tested weights is not said of it."""
-    measured = [f"autoxfer.{name}" for name in (*SPLITS[1:], "effect", "p_value")]
+    measured = [f"autoxfer.{name}" for name in (*SPLITS[1:], "effect", "p_value", "verdict")]
     kept = {key: value for key, value in tags.items() if key not in measured}
     return {**kept, "autoxfer.weights": REFIT, "autoxfer.certified": "false"}
 
@@ -138,8 +138,10 @@ def refit_text(record: RunRecord, tested: str) -> str:
 
 def page(record: RunRecord) -> str:
     """Write the run's page: the verdict and the leaderboard."""
-    refit = f"\n\n{refit_text(record, 'the tested weights')}" if record.refit else ""
-    return f"{verdict_text(record)}{refit}\n\n{leaderboard(record)}"
+    verdict, *rest = verdict_text(record).split("\n\n")
+    # Second, since MLflow shows three paragraphs and folds the others away.
+    refit = [refit_text(record, "the tested weights")] if record.refit else []
+    return "\n\n".join([verdict, *refit, *rest, leaderboard(record)])
 
 
 def leaderboard(record: RunRecord) -> str:
