@@ -32,7 +32,7 @@ from autoxfer.records import RunRecord
 from autoxfer.setting import Setting, prepare
 from autoxfer.tracking import serving as serving_module
 
-KINDS = ("image", "vector", "table")
+KINDS = ("image", "vector", "table", "text")
 SPLITS = {"train": 60, "tune": 60, "guard": 120, "test": 60}
 
 
@@ -58,6 +58,18 @@ def write_vectors(path: Path) -> None:
     np.savez(path, features=features, labels=labels, class_names=np.array(["low", "high"]))
 
 
+def write_texts(path: Path) -> None:
+    """Write 300 sentences of praise and blame, a word in ten of the other side."""
+    draw = np.random.default_rng(0)
+    words = {"praise": ["good", "fine", "superb"], "blame": ["bad", "dull", "weak"], "": ["film", "plot", "a", "the"]}
+    rows = []
+    for _ in range(300):
+        label, other = draw.permutation(["praise", "blame"])
+        picked = [draw.choice(words[label if draw.random() < 0.9 else other]) for _ in range(2)]
+        rows.append({"text": " ".join([*picked, *draw.choice(words[""], 4)]), "label": label})
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
 @dataclass(frozen=True)
 class Finished:
     """A run, what it was about, and where its champion stands."""
@@ -70,6 +82,8 @@ class Finished:
     def raw(self, split: str) -> Any:
         """Give a split's examples as a user would send them: nested lists, or records with gaps."""
         rows = self.setting.rows(split)
+        if self.setting.dataset.schema.modality == "text":
+            return [str(text) for text in self.setting.dataset.examples[rows]]
         if self.setting.dataset.schema.modality != "table":
             return self.setting.dataset.examples[rows].tolist()
         frame = pd.read_csv(self.table, dtype=object).drop(columns="class").iloc[rows]
@@ -87,7 +101,10 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     place = tmp_path_factory.mktemp(request.param)
     write_table(place / "people.csv")
     write_vectors(place / "vectors.npz")
-    data = {"image": "sklearn:digits", "vector": "vectors.npz", "table": "people.csv"}[request.param]
+    write_texts(place / "texts.csv")
+    data = {"image": "sklearn:digits", "vector": "vectors.npz", "table": "people.csv", "text": "texts.csv"}[
+        request.param
+    ]
     config = load_config(
         {
             "task": {"data": data, "name": request.param, "metric": "accuracy", "splits": SPLITS},
@@ -159,6 +176,11 @@ def malformed(raw: Sequence[Any]) -> Iterator[Any]:
     yield {"examples": raw[:1]}
     yield {"inputs": raw[:1], "instances": raw[:1]}
     yield {"inputs": "text"}
+    if isinstance(raw[0], str):
+        yield {"inputs": [1, 2]}
+        yield {"inputs": [["a", "list"]]}
+        yield {"dataframe_records": [{"words": "another column"}]}
+        return
     if isinstance(raw[0], dict):
         yield body([{name: cell for name, cell in row.items() if name != "town"} for row in raw[:2]])
         yield body([{**raw[0], "age": "old"}])
@@ -252,9 +274,6 @@ def test_a_champion_loads_where_nothing_that_could_run_code_does(
     np.testing.assert_array_equal(answer.drop(columns="label").to_numpy(), expected)
     assert not [path for path in finished.folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pth", ".pt")]
     place = Path(mlflow.artifacts.download_artifacts(model))
-    assert sorted(path.name for path in (place / "data").rglob("*") if path.is_file()) == [
-        "model.json",
-        "model.pt2",
-        "model.safetensors",
-    ]
+    kinds = {path.suffix for path in (place / "data").rglob("*") if path.is_file()}
+    assert kinds == {".json", ".pt2", ".safetensors"}
     assert [line for line in (place / "requirements.txt").read_text().split() if line.startswith("autoxfer==")]
