@@ -16,6 +16,7 @@ from autoxfer.strategy import Candidate, Tap, TrainData
 __all__ = ["Normalise", "OnTokens", "Pool", "start_head", "with_head"]
 
 NORMALISATIONS = ("none", "standardise", "l2")
+MIN_SPREAD = 0.01  # of the largest spread; a feature is never scaled up beyond it
 
 
 def with_head(body: nn.Module, n_features: int, n_outputs: int, *, dropout: float = 0.0) -> nn.Sequential:
@@ -65,7 +66,7 @@ class Normalise(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Tensor) -> None:
-        """Take the statistics from (n, n_features) of the train split; a constant feature stays as it is."""
+        """Take the statistics from (n, n_features) of the train split; what hardly varies there stays small."""
         if self.n_components:
             turned = principal_axes(features)
             self.mean.copy_(turned.mean)
@@ -77,7 +78,9 @@ class Normalise(nn.Module):
         if self.kind == "standardise":
             spread = features.std(0, correction=0)
             self.center.copy_(features.mean(0))
-            self.spread.copy_(torch.where(spread > 1e-6 * spread.amax(), spread, torch.ones_like(spread)))
+            # A feature that hardly varies among few examples may vary later: scaled up, it would drown the others.
+            floor = MIN_SPREAD * spread.amax()
+            self.spread.copy_(torch.where(floor > 0, spread.maximum(floor), torch.ones_like(spread)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_features) -> (batch, self.n_features)."""

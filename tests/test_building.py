@@ -50,3 +50,12 @@ def test_pooling_averages_over_space_or_tokens() -> None:
 def test_an_unknown_normalisation_is_refused() -> None:
     with pytest.raises(ValueError, match="one of none, standardise, l2; got 'whiten'"):
         Normalise(3, "whiten")
+
+
+def test_a_feature_that_hardly_varied_does_not_blow_up_when_it_does() -> None:
+    features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    features[:, 2] = 1.0
+    features[0, 2] += 1e-5  # almost constant among the train examples
+    part = Normalise(3, "standardise")
+    part.fit(features)
+    assert part(torch.tensor([[0.0, 0.0, 2.0]])).abs().max() < 200  # one spread of the others away, not 100,000
