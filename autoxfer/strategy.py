@@ -25,7 +25,10 @@ API = 1
 
 @dataclass(frozen=True)
 class Raw:
-    """The target's own example, normalised by the train split's statistics: (batch, *problem.shape)."""
+    """The target's own example, normalised by the train split's statistics: (batch, *problem.shape).
+
+    Of a text the ids of its words (int32), -1 where it has ended: names, not numbers.
+    """
 
 
 @dataclass(frozen=True)

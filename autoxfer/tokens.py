@@ -21,6 +21,7 @@ from autoxfer.errors import InputError
 
 PADDING = -1
 UNKNOWN = 0  # the id of every word that is not in the vocabulary
+NO_WORD = "\ufffd"  # what is shown in its place
 MOST_WORDS = 20_000
 MOST_PAIRS = 20_000
 LONGEST = 512  # words kept of one text
@@ -51,8 +52,8 @@ class Tokenizer:
         return np.array([len(found) for found in self._ids(texts, None)], dtype=np.int64)
 
     def decode(self, ids: NDArray[np.int32]) -> list[str]:
-        """Join the words that the first columns of (n, length or more) name; an unknown one becomes a question mark."""
-        known = ("?", *Vocabulary.read(self.content).words)
+        """Join the words that the first columns of (n, length or more) name."""
+        known = (NO_WORD, *Vocabulary.read(self.content).words)
         return [" ".join(known[i] for i in row if i != PADDING) for row in ids[:, : self.length].tolist()]
 
     def _ids(self, texts: Sequence[str], length: int | None) -> list[list[int]]:

@@ -237,8 +237,8 @@ def test_a_strategy_is_tried_only_where_it_serves() -> None:
     class Choosy(Head):
         @classmethod
         def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
-            if problem.modality == "image":
-                raise Unsupported("pictures are not for me")
+            if problem.modality in ("image", "text"):
+                raise Unsupported("numbers are for me")
             return {}
 
     assert {str(check.scene) for check in checks(Choosy)} == {"vector-classification", "vector-regression"}
@@ -271,6 +271,8 @@ def test_masked_entries_and_raw_inputs_pass_too() -> None:
 
         @classmethod
         def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
+            if problem.modality == "text":
+                raise Unsupported("the ids of words are no numbers")
             return {}
 
     check_strategy(Masked)

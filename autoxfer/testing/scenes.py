@@ -1,4 +1,4 @@
-"""Tiny problems on which a strategy is tried: images and vectors, classes and numbers, each with a small source."""
+"""Tiny problems on which a strategy is tried: images, vectors and texts, classes and numbers, with a small source."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoxfer.architectures import architectures
-from autoxfer.dataset import Schema
+from autoxfer.dataset import Column, Schema
+from autoxfer.encoding import encode
 from autoxfer.features import Features, TrainTensors, resolve
 from autoxfer.metrics import get_metric
 from autoxfer.preparation import prepare
 from autoxfer.records import Modality, Recipe, Task
 from autoxfer.source import Source
 from autoxfer.strategy import Candidate, Fitted, Input, Problem, Strategy
+from autoxfer.testing import texts
+from autoxfer.tokens import fit
 from autoxfer.training import GradientTrainer, Target
 from autoxfer.trials import seeded
 
@@ -31,6 +34,7 @@ SCENES: tuple[tuple[Modality, Task], ...] = (
     ("image", "classification"),
     ("vector", "classification"),
     ("vector", "regression"),
+    ("text", "classification"),
 )
 
 
@@ -109,11 +113,12 @@ def scene(modality: Modality, task: Task) -> Scene:
     """Make a tiny problem; the same one every time."""
     rng = np.random.default_rng(0)
     kinds = rng.integers(3, size=N_TRAIN + N_TUNE)
-    schema, examples = _images(kinds, rng) if modality == "image" else _vectors(kinds, rng)
-    schema = replace(schema, task=task, classes=("a", "b", "c") if task == "classification" else ())
     source = _source(modality)
+    schema, examples = _DRAW[modality](kinds, rng, source)
+    schema = replace(schema, task=task, classes=("a", "b", "c") if task == "classification" else ())
+    source = _fitted(source, schema)
     preparation = prepare(schema, examples[:N_TRAIN])
-    shape = tuple(preparation.natural_shape)
+    shape = preparation.raw_shape
     stored = {"train": torch.from_numpy(examples[:N_TRAIN]), "tune": torch.from_numpy(examples[N_TRAIN:])}
     values = kinds if task == "classification" else (20.0 + 5.0 * kinds + rng.normal(size=len(kinds)))
     labels = torch.from_numpy(values[:N_TRAIN])
@@ -128,13 +133,13 @@ def scene(modality: Modality, task: Task) -> Scene:
         n_outputs=3 if task == "classification" else 1,
         n_train=N_TRAIN,
         sources=(source,),
-        architectures=architectures(modality, shape, [source]),
+        architectures=architectures(modality, shape, [source], preparation.vocabulary),
     )
     tune = Target(values[N_TRAIN:], get_metric(None, task), center, spread)
     return Scene(problem, Features(preparation, {source.name: source}, stored, CPU), labels, tune)
 
 
-def _images(kinds: NDArray[np.int64], rng: np.random.Generator) -> tuple[Schema, NDArray[Any]]:
+def _images(kinds: NDArray[np.int64], rng: np.random.Generator, _: Source) -> tuple[Schema, NDArray[Any]]:
     """Draw grey pictures (n, 12, 12) of noise with a bright bar whose height is the kind."""
     pictures = rng.integers(0, 90, size=(len(kinds), 12, 12), dtype=np.uint8)
     for picture, kind in zip(pictures, kinds, strict=True):
@@ -142,13 +147,34 @@ def _images(kinds: NDArray[np.int64], rng: np.random.Generator) -> tuple[Schema,
     return Schema("image", "classification", (12, 12), "uint8"), pictures
 
 
-def _vectors(kinds: NDArray[np.int64], rng: np.random.Generator) -> tuple[Schema, NDArray[Any]]:
+def _vectors(kinds: NDArray[np.int64], rng: np.random.Generator, _: Source) -> tuple[Schema, NDArray[Any]]:
     """Draw vectors (n, 6) about a centre for each kind."""
     vectors = rng.normal(size=(len(kinds), 6)) + 2.0 * np.eye(3, 6)[kinds]
     return Schema("vector", "classification", (6,), "float32"), vectors.astype(np.float32)
 
 
+def _texts(kinds: NDArray[np.int64], rng: np.random.Generator, source: Source) -> tuple[Schema, NDArray[Any]]:
+    """Draw sentences and turn them into ids (n, columns of all tokenizers), as the core does."""
+    drawn = texts.sentences(kinds, rng)
+    assert source.tokenizer is not None
+    tokenizers = fit(drawn[:N_TRAIN], {source.name: source.tokenizer})
+    shape = (sum(each.length for each in tokenizers),)
+    columns = (Column("text", "text"),)
+    schema = Schema("text", "classification", shape, "int32", columns=columns, tokenizers=tokenizers)
+    return schema, encode(schema, drawn)
+
+
+_DRAW = {"image": _images, "vector": _vectors, "text": _texts}
+
+
+def _fitted(source: Source, schema: Schema) -> Source:
+    return source.of_length(schema.tokenizers[1].length) if schema.tokenizers else source
+
+
 def _source(modality: Modality) -> Source:
+    if modality == "text":
+        with seeded(0, CPU):
+            return texts.source("tiny_text", texts.network())
     factory, shape = (_convolutions, (3, 12, 12)) if modality == "image" else (_layers, (6,))
     with seeded(0, CPU):
         network = factory()
