@@ -164,9 +164,10 @@ class Victim:
         status = self.fork(lambda: command(["run", *what, "--runs", str(self.runs)], at_write, count), after)
         if status == -signal.SIGKILL:
             return True
-        self.life, self.n_writes = time.monotonic() - started, int(count.read_text() or 0)
         if status:
             self.tally.broken.append(f"exit code {status}: {self.log.read_text()[-2000:]}")
+            return False
+        self.life, self.n_writes = time.monotonic() - started, int(count.read_text())
         return False
 
     def fork(self, work: Callable[[], object], after: float = AT_MOST) -> int:
@@ -176,6 +177,7 @@ class Victim:
         if child == 0:
             code = 70
             try:
+                torch.set_num_threads(1)  # mends its pool of threads, before two of them find it broken by the fork
                 output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(output, 1)
                 os.dup2(output, 2)
