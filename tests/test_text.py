@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +174,18 @@ def test_mlflow_serves_sentences(result: autoxfer.Result) -> None:
     asked = ["it was red", "the blue of it"]
     answer = served.predict(pd.DataFrame({"text": asked}))
     assert answer["label"].tolist() == autoxfer.load(result.folder).predict(asked).tolist()
+
+
+@pytest.mark.slow
+def test_the_example_over_texts_runs(shared: Path, folder: Path, tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[1] / "examples" / "text" / "transfer.py"
+    where = ["--data", str(shared), "--out", str(tmp_path), "--source", f"hf:{folder}"]
+    done = subprocess.run(
+        [sys.executable, str(script), *where, "--task", "trec6", "--smoke"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'How far is the moon ?' -> " in done.stdout
