@@ -66,8 +66,8 @@ class Plan:
         yield f"splits: {sizes}"
         yield from self.data.lines()
         for name, card in self.sources.items():
-            shape = " x ".join(map(str, card["input"]["shape"])) if "input" in card else ""
-            yield f"source {name}: {card.get('model', '')}{f', reads {shape}' if shape else ''}"
+            reads = _reads(card.get("input", {}))
+            yield f"source {name}: {card.get('model', '')}{f', reads {reads}' if reads else ''}"
         yield ""
         width = max(len(planned.study) for planned in self.studies)
         for planned in self.studies:
@@ -81,6 +81,13 @@ class Plan:
             yield f"the guard finds {_gain(gain, task)} {condition}"
         for warning in task["warnings"]:
             yield f"warning: {warning}"
+
+
+def _reads(card: Mapping[str, Any]) -> str:
+    """Say what a source reads, as far as its card tells."""
+    if "tokenizer" in card:
+        return f"texts of up to {card['length']} tokens"
+    return " x ".join(map(str, card.get("shape", ())))
 
 
 def plan(config: RunConfig, runs: Path | None = None) -> Plan:

@@ -18,6 +18,7 @@ from autoxfer.config import load_config
 from autoxfer.errors import InputError
 from autoxfer.export import trace
 from autoxfer.features import resolve
+from autoxfer.planning import plan
 from autoxfer.prediction import predict_file
 from autoxfer.setting import Setting, prepare
 from autoxfer.testing.texts import sentences
@@ -189,3 +190,10 @@ def test_the_example_over_texts_runs(shared: Path, folder: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "'How far is the moon ?' -> " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_plan_says_what_a_reader_of_texts_reads(config: dict[str, Any]) -> None:
+    told = list(plan(load_config(config)).lines())
+    assert any(line.endswith("reads texts of up to 32 tokens") for line in told), told
+    assert any("text examples, 3 classes" in line for line in told), told
