@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,15 +115,21 @@ def test_a_polite_signal_ends_with_130_and_one_line_on_how_to_go_on(tmp_path: Pa
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**SETTINGS, "budget": {"trials": 500}}))
     command = [sys.executable, "-m", "autoxfer", "run", "run.yaml"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "searching" in line:
-                break
-        time.sleep(0.5)
-        process.send_signal(number)
-        said = process.stderr.read()
-        assert process.wait(30) == 130
+    heed = partial(signal.signal, number, signal.SIG_DFL)  # a shell's background jobs inherit an ignored SIGINT
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path, preexec_fn=heed  # noqa: PLW1509
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "searching" in line:
+                    break
+            time.sleep(0.5)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-2:] == ["interrupted", f"  go on with: autoxfer run --resume {only(tmp_path / 'runs')}"]
 
