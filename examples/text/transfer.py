@@ -10,6 +10,14 @@ encoder: hf:FOLDER, or a package that holds one.
 The baseline's architectures are the compact networks and TF-IDF with logistic regression; MiniLM's own, trained from
 nothing, is left out, and so are the strategies that send gradients through it, since both want a GPU: ``--all`` tries
 them too.
+
+What came out with 6 trials (four to six minutes a task on a third of one core; accuracy on guard, test in brackets):
+
+    trec6, 400 to train on    probe .791 (.854), residual .786 (.842), scratch .701 (.700): both accepted
+    trec6, 2,000 (--n)        residual .874 (.914), probe .858 (.918), scratch .815 (.872): both accepted
+    sst2, 400                 probe .774 (.768), residual .754 (.728), scratch .634 (.626): both accepted
+
+Scratch's best was TF-IDF each time, and the probe read not the last layer but one of the two or three before it.
 """
 
 from __future__ import annotations
