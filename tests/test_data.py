@@ -589,8 +589,12 @@ def test_the_shared_omniglot_has_alphabets_as_an_easier_target(shared):
 
 @pytest.mark.parametrize(
     ("name", "n", "n_classes"),
-    [("trec6.csv", 5952, 6), ("sst2.parquet", 9613, 2), ("banking77.parquet", 13083, 77)]
-    + [("uci_sentiment_3domains.csv", 2982, 2)],
+    [
+        ("trec6.csv", 5952, 6),
+        ("sst2.parquet", 9613, 2),
+        ("banking77.parquet", 13083, 77),
+        ("uci_sentiment_3domains.csv", 2982, 2),
+    ],
 )
 def test_the_shared_texts_are_read_whole(shared, name, n, n_classes):
     data = read(shared / "text" / name)
