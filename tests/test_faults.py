@@ -117,7 +117,12 @@ def test_a_polite_signal_ends_with_130_and_one_line_on_how_to_go_on(tmp_path: Pa
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     heed = partial(signal.signal, number, signal.SIG_DFL)  # a shell's background jobs inherit an ignored SIGINT
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path, preexec_fn=heed  # noqa: PLW1509
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        preexec_fn=heed,  # noqa: PLW1509
     ) as process:
         try:
             assert process.stderr is not None

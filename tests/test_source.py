@@ -304,7 +304,7 @@ class TestColumns:
     @pytest.mark.parametrize("columns", [["a", "d"], ["a", "other=x"], ["a", "kind"], ["a", "b=1"]])
     def test_a_column_that_is_missing_is_named(self, columns):
         name = columns[1].split("=", 1)[0]
-        with pytest.raises(InputError, match=rf"a table with {name}, which the source reads, found a table of a, b, kind"):
+        with pytest.raises(InputError, match=rf"a table with {name}, which the source reads, found .* a, b, kind"):
             self.make(columns).preprocess((4,), ["a", "b", "kind=x", "kind=y"])
 
     def test_without_names_the_width_must_match(self):
