@@ -1,8 +1,12 @@
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from autoxfer import building
 from autoxfer.building import Normalise, Pool
+from autoxfer.features import TrainTensors
+from autoxfer.strategy import Candidate, Tap
+from autoxfer.testing.scenes import scene
 
 
 @pytest.fixture
@@ -59,3 +63,22 @@ def test_a_feature_that_hardly_varied_does_not_blow_up_when_it_does() -> None:
     part = Normalise(3, "standardise")
     part.fit(features)
     assert part(torch.tensor([[0.0, 0.0, 2.0]])).abs().max() < 200  # one spread of the others away, not 100,000
+
+
+def test_a_head_is_fitted_once_for_the_same_examples_and_again_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    fit = building.fit_head
+    monkeypatch.setattr(building, "fit_head", lambda *a: calls.append(1) or fit(*a))
+    tiny = scene("image", "classification")
+    data = TrainTensors(tiny.features, tiny.problem, tiny.labels)
+    heads = []
+    for _ in range(2):
+        module = building.with_head(nn.Identity(), tiny.problem.source.n_features, 3)
+        building.start_head(Candidate(module, (Tap("last"),)), data)
+        heads.append(module.get_submodule("head").weight.detach().clone())  # type: ignore[union-attr, operator]
+    assert torch.equal(*heads)
+    assert len(calls) <= 1  # none where another test has asked before
+    other = TrainTensors(tiny.features, tiny.problem, tiny.labels.flip(0))
+    building.start_head(Candidate(module, (Tap("last"),)), other)
+    assert len(calls) >= 1
+    assert not torch.equal(heads[0], module.get_submodule("head").weight)  # type: ignore[arg-type]

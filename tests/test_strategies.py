@@ -119,7 +119,8 @@ def test_residual_is_one_linear_head_over_both_features() -> None:
     module = candidate.module.eval()
     assert isinstance(module, Integrated)
     train, tune = whole(IMAGES, "last", "train"), whole(IMAGES, "last", "tune")
-    f = 0.5 * (tune - train.mean(0)) / train.std(0, correction=0)
+    spread = train.std(0, correction=0)
+    f = 0.5 * (tune - train.mean(0)) / spread.maximum(0.01 * spread.amax())  # no feature is scaled up a hundredfold
     with torch.no_grad():
         h = module.body(IMAGES.features.whole(candidate.inputs[0], "tune")).relu()
         weight = torch.cat([module.source_head.weight, module.head.weight], 1)
