@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoxfer import guard
 from autoxfer.errors import AutoxferError
 from autoxfer.records import Entry, StudyResult, Trial, Verdict
-from autoxfer.setting import BASELINE
+from autoxfer.studies import BASELINE
 
 if TYPE_CHECKING:
     from autoxfer.features import Composed

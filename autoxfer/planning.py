@@ -15,8 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from autoxfer import datacheck, guard
 from autoxfer.records import Job
 from autoxfer.runfolder import RunFolder
-from autoxfer.setting import BASELINE, Setting, StudyPlan, prepare
+from autoxfer.setting import Setting, prepare
 from autoxfer.strategy import Raw, Tap
+from autoxfer.studies import BASELINE, StudyPlan
 from autoxfer.tuning import clip
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 from autoxfer.prediction import Predictor, load
 from autoxfer.records import RunRecord, Verdict
-from autoxfer.setting import BASELINE
+from autoxfer.studies import BASELINE
 
 if TYPE_CHECKING:
     import pandas as pd

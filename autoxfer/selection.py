@@ -3,52 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
-from autoxfer import closing, refitting, runfolder, tracking, tuning
+from autoxfer import closing, refitting, runfolder, tracking
 from autoxfer.config import RunConfig, load_config
-from autoxfer.engines import open_engine
 from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
 from autoxfer.finalists import Finalist, certified, choose, entry, judge
 from autoxfer.records import (
     Event,
-    Job,
     Logged,
     Observer,
     RunRecord,
     RunStarted,
-    Score,
     StageStarted,
     StudyResult,
-    StudyStarted,
-    Trial,
-    TrialFinished,
     Verdict,
     VerdictReached,
     Warned,
     Winner,
-    derive_seed,
 )
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
-from autoxfer.setting import BASELINE, Setting, prepare, restore_threads
+from autoxfer.searching import job_maker, search
+from autoxfer.setting import Setting, prepare, restore_threads
 from autoxfer.tokens import without_unread
 from autoxfer.winnerfiles import is_whole
 
 if TYPE_CHECKING:
     from autoxfer.features import Composed
     from autoxfer.trials import Bench
-
-
-JobMaker = Callable[[int, Mapping[str, Any], tuple[tuple[float, float], ...]], Job]
 
 
 def run(
@@ -121,7 +112,7 @@ class _Run:
             for warning in self.setting.warnings:
                 self._tell(Warned(warning))
             with self._stage("search"):
-                results = self._search()
+                results = search(self.setting, self.folder, self._bench, self._tell)
             with self._stage("guard"):
                 finalists = {result.id: self._finalist(result) for result in results if result.best is not None}
                 verdicts = self._judge(results, finalists)
@@ -147,62 +138,11 @@ class _Run:
     def _bench(self) -> Bench:
         return self.setting.bench(self.folder)
 
-    def _search(self) -> list[StudyResult]:
-        """Tune every study in turn, scratch first: nothing gets more trials or seconds than it was offered."""
-        config, results = self.setting.config, []
-        share = None if config.budget.seconds is None else config.budget.seconds / len(self.setting.studies)
-        journal = tuning.Journal(self.folder.journal)
-        with open_engine(config.engine) as engine:
-            for name, plan in self.setting.studies.items():
-                self._tell(StudyStarted(name))
-                study = tuning.Study(
-                    journal,
-                    name,
-                    plan.space,
-                    plan.defaults,
-                    seed=config.seed,
-                    n_trials=config.budget.trials,
-                )
-                spent = seconds(study.trials())
-                deadline = None if share is None else time.monotonic() + share - spent
-                outside_cap = len(study.defaults) if plan.strategy.name == BASELINE else 0
-                trials = tuning.tune(
-                    study,
-                    self._job_maker(name, deadline, outside_cap),
-                    self._bench.execute,
-                    engine,
-                    deadline=deadline,
-                    outside_cap=outside_cap,
-                    on_trial=partial(self._tell_trial, name),
-                    warn=lambda text: self._tell(Warned(text)),
-                )
-                results.append(StudyResult(name, plan.strategy.name, plan.source, trials, seconds(trials)))
-                self._write_trials(results)
-        return results
-
-    def _job_maker(self, name: str, deadline: float | None, outside_cap: int) -> JobMaker:
-        plan, seed = self.setting.studies[name], self.setting.config.seed
-
-        def make(number: int, params: Mapping[str, Any], floors: tuple[tuple[float, float], ...]) -> Job:
-            return Job(
-                name,
-                number,
-                plan.strategy.name,
-                plan.source,
-                params,
-                derive_seed(seed, name, number),
-                floors,
-                None if number < outside_cap else deadline,
-                self.setting.config.budget.trial_seconds,
-            )
-
-        return make
-
     def _finalist(self, study: StudyResult) -> Finalist:
         """Let a study's best model, as trained, answer the guard split."""
         assert study.best is not None
         bench, metric = self._bench, self.setting.metric
-        job = self._job_maker(study.id, None, 0)(study.best.number, study.best.params, ())
+        job = job_maker(self.setting, study.id)(study.best.number, study.best.params, ())
         composed = bench.compose(study.id, bench.rebuild(job))
         losses = {}
         for split in ("guard", "tune"):
@@ -240,7 +180,7 @@ class _Run:
 
     def _refit(self, finalist: Finalist, record: RunRecord) -> RunRecord:
         """Train the winner's recipe again on all but test, beside the tested weights."""
-        job = self._job_maker(finalist.study.id, None, 0)(finalist.trial.number, finalist.trial.params, ())
+        job = job_maker(self.setting, finalist.study.id)(finalist.trial.number, finalist.trial.params, ())
         try:
             composed = refitting.refit(self.setting, self.folder, job, finalist.trial.outcome.notes)
         except AutoxferError as error:
@@ -286,12 +226,6 @@ class _Run:
         )
         return RunRecord(self.folder.run_id, self.setting.task(), winner, entries, Logged(), dict(self.timings))
 
-    def _write_trials(self, results: Sequence[StudyResult]) -> None:
-        import pandas as pd  # noqa: PLC0415
-
-        table = pd.DataFrame(tuning.trials_table(results))
-        runfolder.write_whole(self.folder.trials, lambda path: table.to_parquet(path, index=False))
-
     def _write_losses(self, finalists: Mapping[str, Finalist]) -> None:
         import pandas as pd  # noqa: PLC0415
 
@@ -307,14 +241,6 @@ class _Run:
         yield
         self.timings[name] = time.monotonic() - started
 
-    def _tell_trial(self, study: str, trial: Trial, best: Score | None) -> None:
-        self._tell(TrialFinished(study, trial, best))
-
     def _tell(self, event: Event) -> None:
         for observer in self.observers:
             observer.notify(event)
-
-
-def seconds(trials: Sequence[Trial]) -> float:
-    """Add up what trials took."""
-    return sum(trial.outcome.seconds for trial in trials)

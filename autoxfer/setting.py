@@ -15,21 +15,21 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
-from autoxfer import datacheck, rehearsal, tokens, tuning
-from autoxfer.architectures import RESERVED, WIDTHS, architectures
+from autoxfer import datacheck, tokens, tuning
+from autoxfer.architectures import RESERVED, architectures
 from autoxfer.encoding import encode
-from autoxfer.errors import InputError, PluginError, Unsupported
+from autoxfer.errors import InputError
 from autoxfer.features import Features
 from autoxfer.metrics import Metric, get_metric
-from autoxfer.plugins import Plugins, load_plugins
+from autoxfer.plugins import load_plugins
 from autoxfer.preparation import prepare as prepare_examples
 from autoxfer.records import SPLITS
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.splitting import Splits, split
-from autoxfer.strategy import Problem, Strategy
+from autoxfer.strategy import Problem
+from autoxfer.studies import StudyPlan, chosen_strategies, plan_studies
 from autoxfer.training import Target
 from autoxfer.trials import Bench
 
@@ -38,21 +38,8 @@ if TYPE_CHECKING:
     from autoxfer.dataset import Dataset, Schema
     from autoxfer.source import Source
 
-BASELINE = "scratch"
 
 T = TypeVar("T")
-
-
-@final
-@dataclass(frozen=True)
-class StudyPlan:
-    """One (strategy, source): what will be searched."""
-
-    strategy: type[Strategy]
-    source: str | None
-    problem: Problem
-    space: Mapping[str, BaseDistribution]
-    defaults: tuple[Mapping[str, Any], ...]  # the first trials
 
 
 @final
@@ -166,7 +153,7 @@ def prepare(config: RunConfig) -> Setting:
     """Read and check everything. Raises InputError for the first thing that is wrong."""
     device = _device(config.device)
     plugins = load_plugins(disabled=config.plugins.disable)
-    chosen = _strategies(config, plugins)
+    chosen = chosen_strategies(config, plugins)
     specs = config.to_source_specs()
     loaders = [plugins.loader_for(spec) for spec in specs]
     spec = config.to_data_spec()
@@ -194,8 +181,7 @@ def prepare(config: RunConfig) -> Setting:
             schema.modality, preparation.raw_shape, list(sources.values()), preparation.vocabulary
         ),
     )
-    studies, unavailable = _studies(config, chosen, general, sources)
-    studies = _rehearsed(config, studies, unavailable, chosen, features)
+    studies, unavailable = plan_studies(config, chosen, general, features)
     leaks = datacheck.leak_warnings(dataset, splits, config.seed)
     warnings = (
         *dataset.warnings,
@@ -221,16 +207,6 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"one of {torch.cuda.device_count()} CUDA devices", name, "device")
     return device
-
-
-def _strategies(config: RunConfig, plugins: Plugins) -> dict[type[Strategy], Mapping[str, Any]]:
-    """Find the strategies of the run and what the user narrowed; the baseline is always among them, and first."""
-    if config.strategies is None:
-        wanted: dict[str, Mapping[str, Any]] = {name: {} for name in sorted(plugins.strategies)}
-    else:
-        wanted = {item.name: item.params for item in config.strategies}
-    named = {BASELINE: wanted.get(BASELINE, {})} | wanted
-    return {plugins.strategy(name): settings for name, settings in named.items()}
 
 
 def _check_names(sources: Mapping[str, Source]) -> None:
@@ -278,81 +254,3 @@ def train_labels(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, flo
         return labels, 0.0, 1.0
     center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
     return ((labels.double() - center) / spread).float()[:, None], center, spread
-
-
-def _studies(
-    config: RunConfig,
-    chosen: Mapping[type[Strategy], Mapping[str, Any]],
-    general: Problem,
-    sources: Mapping[str, Source],
-) -> tuple[dict[str, StudyPlan], dict[str, str]]:
-    studies: dict[str, StudyPlan] = {}
-    unavailable: dict[str, str] = {}
-    for strategy, narrowed in chosen.items():
-        for source in sources if strategy.needs_source else [None]:
-            name = strategy.name if source is None else f"{strategy.name}@{source}"
-            problem = dataclasses.replace(general, sources=() if source is None else (sources[source],))
-            try:
-                space, defaults = _space(strategy, problem, narrowed, f"strategies: {strategy.name}")
-            except Unsupported as reason:
-                unavailable[name] = str(reason)
-                continue
-            studies[name] = StudyPlan(strategy, source, problem, space, defaults)
-    _check_transfers(config, studies, unavailable, sources)
-    return studies, unavailable
-
-
-def _check_transfers(
-    config: RunConfig, studies: Mapping[str, StudyPlan], unavailable: Mapping[str, str], sources: Mapping[str, Source]
-) -> None:
-    """Refuse a run whose user named strategies of which none is left to compare with scratch. Raises InputError."""
-    if not any(plan.strategy.needs_source for plan in studies.values()) and config.strategies is not None:
-        if not sources:
-            raise InputError("at least one source, for a strategy other than scratch", "none", "sources")
-        named = "; ".join(f"{name}: {why}" for name, why in unavailable.items())
-        raise InputError("at least one transfer strategy beside scratch", named or "none", "strategies")
-
-
-def _rehearsed(
-    config: RunConfig,
-    studies: Mapping[str, StudyPlan],
-    unavailable: dict[str, str],  # what fails is added
-    chosen: Mapping[type[Strategy], Mapping[str, Any]],
-    features: Features,
-) -> dict[str, StudyPlan]:
-    """Keep the studies whose first candidate runs. Raises InputError where it is the user's wishes that fail."""
-    kept: dict[str, StudyPlan] = {}
-    for name, plan in studies.items():
-        first = tuning.clip(plan.defaults[0], plan.space)
-        why = rehearsal.fault(plan.strategy, first, plan.problem, features)
-        if not why:
-            kept[name] = plan
-        elif wishes := chosen[plan.strategy]:
-            told = ", ".join(f"{key}: {first[key]!r}" for key in wishes)
-            expected = f"parameters with which {name} can be built"
-            raise InputError(expected, f"{told}: {why}", f"strategies: {plan.strategy.name}")
-        elif plan.strategy.name == BASELINE:
-            raise PluginError(f"the baseline cannot be built: {why}")
-        else:
-            unavailable[name] = f"its first candidate cannot be built: {why}"
-    _check_transfers(config, kept, unavailable, features.sources)
-    for source in {plan.source: plan for plan in kept.values() if plan.source is not None}.values():
-        rehearsal.check_shippable(str(source.source), source.problem, features)
-    return kept
-
-
-def _space(
-    strategy: type[Strategy], problem: Problem, narrowed: Mapping[str, Any], where: str
-) -> tuple[dict[str, BaseDistribution], tuple[dict[str, Any], ...]]:
-    """Join the strategy's space, its fixed fields and the recipe's; make the defaults that are tried first."""
-    fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(strategy)}  # type: ignore[arg-type]
-    space = strategy.space(problem) | tuning.recipe_space(strategy.recipe, problem.n_train, problem.modality)
-    unsearched = {name: default for name, default in fields.items() if name not in space}
-    space = tuning.narrow(space, narrowed, fields=unsearched, where=where)
-    # Trials name every value, so that a result can be read without knowing this version's defaults.
-    space |= {name: CategoricalDistribution([default]) for name, default in unsearched.items() if name not in space}
-    defaults = fields | tuning.recipe_defaults(strategy.recipe, problem.n_train)
-    starts = [defaults]
-    if strategy.name == BASELINE:  # after the compact network, what is solved and every source's own architecture
-        starts += [defaults | {"architecture": name} for name in problem.architectures if name not in WIDTHS]
-    return space, tuple(starts)

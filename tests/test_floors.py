@@ -21,7 +21,7 @@ FLOORS = (
     "guard splitting encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal setting finalists refitting result closing selection planning testing",
+    "datacheck rehearsal studies searching setting finalists refitting result closing selection planning testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

@@ -1,0 +1,84 @@
+"""Every study's search in turn, the baseline's first; the table of all trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from autoxfer import runfolder, tuning
+from autoxfer.engines import open_engine
+from autoxfer.records import Event, Job, Score, StudyResult, StudyStarted, Trial, TrialFinished, Warned, derive_seed
+from autoxfer.runfolder import RunFolder
+from autoxfer.studies import BASELINE
+
+if TYPE_CHECKING:
+    from autoxfer.setting import Setting
+    from autoxfer.trials import Bench
+
+JobMaker = Callable[[int, Mapping[str, Any], tuple[tuple[float, float], ...]], Job]
+
+
+def search(setting: Setting, folder: RunFolder, bench: Bench, tell: Callable[[Event], None]) -> list[StudyResult]:
+    """Tune every study: nothing gets more trials or seconds than the baseline was offered."""
+    config, results = setting.config, []
+    share = None if config.budget.seconds is None else config.budget.seconds / len(setting.studies)
+    journal = tuning.Journal(folder.journal)
+    with open_engine(config.engine) as engine:
+        for name, plan in setting.studies.items():
+            tell(StudyStarted(name))
+            study = tuning.Study(
+                journal, name, plan.space, plan.defaults, seed=config.seed, n_trials=config.budget.trials
+            )
+            spent = seconds(study.trials())
+            deadline = None if share is None else time.monotonic() + share - spent
+            outside_cap = len(study.defaults) if plan.strategy.name == BASELINE else 0
+
+            def told(trial: Trial, best: Score | None, name: str = name) -> None:
+                tell(TrialFinished(name, trial, best))
+
+            trials = tuning.tune(
+                study,
+                job_maker(setting, name, deadline, outside_cap),
+                bench.execute,
+                engine,
+                deadline=deadline,
+                outside_cap=outside_cap,
+                on_trial=told,
+                warn=lambda text: tell(Warned(text)),
+            )
+            results.append(StudyResult(name, plan.strategy.name, plan.source, trials, seconds(trials)))
+            _write_trials(folder, results)
+    return results
+
+
+def job_maker(setting: Setting, name: str, deadline: float | None = None, outside_cap: int = 0) -> JobMaker:
+    """Make what turns number, parameters and floors into a job; the first ``outside_cap`` have no deadline."""
+    plan, config = setting.studies[name], setting.config
+
+    def make(number: int, params: Mapping[str, Any], floors: tuple[tuple[float, float], ...]) -> Job:
+        return Job(
+            name,
+            number,
+            plan.strategy.name,
+            plan.source,
+            params,
+            derive_seed(config.seed, name, number),
+            floors,
+            None if number < outside_cap else deadline,
+            config.budget.trial_seconds,
+        )
+
+    return make
+
+
+def seconds(trials: Sequence[Trial]) -> float:
+    """Add up what trials took."""
+    return sum(trial.outcome.seconds for trial in trials)
+
+
+def _write_trials(folder: RunFolder, results: Sequence[StudyResult]) -> None:
+    import pandas as pd  # noqa: PLC0415
+
+    table = pd.DataFrame(tuning.trials_table(results))
+    runfolder.write_whole(folder.trials, lambda path: table.to_parquet(path, index=False))
