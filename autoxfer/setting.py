@@ -184,6 +184,7 @@ def prepare(config: RunConfig) -> Setting:
     studies, unavailable = plan_studies(config, chosen, general, features)
     leaks = datacheck.leak_warnings(dataset, splits, config.seed)
     warnings = (
+        *_budget_warnings(config),
         *dataset.warnings,
         *splits.warnings,
         *cut,
@@ -207,6 +208,16 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"one of {torch.cuda.device_count()} CUDA devices", name, "device")
     return device
+
+
+def _budget_warnings(config: RunConfig) -> list[str]:
+    budget = config.budget
+    if budget.trials >= budget.min_trials:
+        return []
+    return [
+        f"nothing can be accepted: an honest baseline needs {budget.min_trials} completed trials (budget.min_trials), "
+        f"and budget.trials allows {budget.trials}"
+    ]
 
 
 def _check_names(sources: Mapping[str, Source]) -> None:

@@ -200,6 +200,7 @@ def test_an_under_tuned_baseline_leaves_everything_untested(runs: Path) -> None:
     assert {verdict.decision for verdict in hasty.verdicts.values()} == {"untested"}
     assert hasty.record.winner.strategy == "scratch"
     assert "under-tuned" in hasty.verdicts["linear_probe@digits"].reason
+    assert any("nothing can be accepted" in warning for warning in hasty.record.task["warnings"])
 
 
 def test_failing_trials_are_failed_and_the_rest_goes_on(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
