@@ -112,7 +112,7 @@ def plan(
     checked = load_config(config, override or (), disable=no_plugin or ())
     from autoxfer import planning  # noqa: PLC0415
 
-    planned = planning.plan(checked, runs)
+    planned = planning.plan(checked, lambda text: print(text, file=sys.stderr))
     if json:
         return Answer(planned.as_dict())
     print("\n".join(planned.lines()))

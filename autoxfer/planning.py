@@ -91,15 +91,20 @@ def _reads(card: Mapping[str, Any]) -> str:
     return " x ".join(map(str, card.get("shape", ())))
 
 
-def plan(config: RunConfig, runs: Path | None = None) -> Plan:
+def plan(config: RunConfig, say: Callable[[str], object] = lambda text: None) -> Plan:
     """Check a configuration completely and time a few batches of each study. Raises InputError as a run would."""
+    say("reading the data and the sources")
     setting = prepare(config)
     with tempfile.TemporaryDirectory() as scratch:
         bench = setting.bench(RunFolder(Path(scratch)))
-        studies = tuple(_study(name, planned, setting, bench) for name, planned in setting.studies.items())
+        studies = []
+        for name, planned in setting.studies.items():
+            say(f"timing a few batches of {name}")
+            studies.append(_study(name, planned, setting, bench))
+    say("looking at the data")
     return Plan(
         setting.task(),
-        studies,
+        tuple(studies),
         setting.unavailable,
         _detectable(setting),
         sum(study.seconds for study in studies),

@@ -28,6 +28,10 @@ class Predictor:
         self.program = program  # stored batch (B, *schema.shape) -> (B, outputs)
         self.description = description  # model.json
 
+    def __repr__(self) -> str:
+        told = {key: self.description.get(key) for key in ("strategy", "source", "certified")}
+        return f"Predictor({', '.join(f'{key}={value!r}' for key, value in told.items())}, classes={self.classes})"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the columns of ``predict_proba``; empty for regression."""

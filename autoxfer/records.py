@@ -243,6 +243,8 @@ class StudyStarted:
     """A study begins, or goes on."""
 
     study: str
+    n_done: int = 0  # trials of an earlier sitting
+    best: Score | None = None  # of these
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from autoxfer.errors import AutoxferError, InputError, StorageError
+from autoxfer.errors import InputError, StorageError
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -120,7 +120,7 @@ class RunFolder:
     def owned(self) -> Iterator[None]:
         """Hold the folder for this process, and clear away what a killed one had half written.
 
-        Raises AutoxferError where another process holds it, StorageError where it cannot be written to.
+        Raises InputError where another process holds it, StorageError where it cannot be written to.
         """
         import fcntl  # noqa: PLC0415 - not on Windows, where a second owner goes unnoticed
 
@@ -131,7 +131,8 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AutoxferError(f"run {self.run_id} is being worked on by another process") from None
+                found = "one that another process is working on"
+                raise InputError("a run that nobody works on", found, f"run {self.run_id}") from None
             except OSError:  # a file system without locks
                 pass
             for left in self.path.rglob(".*"):
@@ -167,6 +168,8 @@ def find(runs: Path, run_id: str) -> RunFolder:
         known = sorted(path.parent.name for path in runs.glob("*/config.yaml"))[-5:]
         found = f"none of that name; the latest are {', '.join(known)}" if known else "no run at all"
         if run_id and folder.path.is_dir():
-            found = "a folder without config.yaml: it was stopped before anything was done, so start the run again"
+            found = "a folder without config.yaml"
+            if not folder.journal.exists():
+                found += ": it was stopped before anything was done, so start the run again"
         raise InputError(f"a run {run_id!r}", found, f"--runs {runs}")
     return folder

@@ -23,14 +23,18 @@ def search(setting: Setting, folder: RunFolder, bench: Bench, tell: Callable[[Ev
     """Tune every study: nothing gets more trials or seconds than the baseline was offered."""
     config, results = setting.config, []
     share = None if config.budget.seconds is None else config.budget.seconds / len(setting.studies)
+    if not folder.journal.exists() and folder.path.joinpath("studies").exists():
+        tell(Warned("the journal of this run is gone: its finished trials are not known and run again"))
     journal = tuning.Journal(folder.journal)
     with open_engine(config.engine) as engine:
         for name, plan in setting.studies.items():
-            tell(StudyStarted(name))
             study = tuning.Study(
                 journal, name, plan.space, plan.defaults, seed=config.seed, n_trials=config.budget.trials
             )
-            spent = seconds(study.trials())
+            earlier = StudyResult(name, plan.strategy.name, plan.source, study.trials(), 0.0)
+            best = earlier.best.outcome.score if earlier.best else None
+            tell(StudyStarted(name, len(earlier.trials), best))
+            spent = seconds(earlier.trials)
             deadline = None if share is None else time.monotonic() + share - spent
             outside_cap = len(study.defaults) if plan.strategy.name == BASELINE else 0
 

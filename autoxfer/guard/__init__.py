@@ -149,7 +149,8 @@ def _conclude(seen: Comparison, level: float, alpha: float, *, accepted: bool) -
     if obstacle := seen.obstacle(level or alpha):
         return _verdict(seen, "undecided", level, alpha, f"undecided: {obstacle}")
     if not level:
-        reason = f"undecided: its tune score is not above scratch's, so it was tested for harm only; {reverse}"
+        why = "it did not compete, since its tune score is not above scratch's"
+        reason = f"undecided: {why}; harm alone was tested: {reverse}"
         return _verdict(seen, "undecided", level, alpha, reason)
     reason = f"{_tested(seen, seen.p_better, level)}: undecided; {_prospect(seen, level)}"
     return _verdict(seen, "undecided", level, alpha, reason)
@@ -163,7 +164,8 @@ def _verdict(seen: Comparison, decision: Decision, level: float, alpha: float, r
     """
     boundary = 0.0 - seen.margin
     low, high = seen.low(level or alpha), seen.high(alpha)
-    low = max(low, boundary) if decision == "accepted" else min(low, boundary)
+    if level:  # what did not compete may look better than it is allowed to claim; its sentence says why
+        low = max(low, boundary) if decision == "accepted" else min(low, boundary)
     high = min(high, boundary) if decision == "harmful" else max(high, boundary)
     return Verdict(
         decision=decision,

@@ -165,7 +165,8 @@ def _flat(hook: str, returned: list[Any]) -> Iterator[Any]:
 def _missing_extra(point: EntryPoint, error: ImportError) -> str:
     """Name the command that installs what could not be imported, where the distribution declares it as an extra."""
     module = (error.name or "").partition(".")[0]
-    for requirement in (point.dist.requires if point.dist else None) or ():
+    requirements = (point.dist.requires if point.dist else None) or ()
+    for requirement in sorted(requirements, key=lambda text: "test" in text or "dev" in text):  # users' extras first
         name, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra\s*==\s*['\"]([\w.-]+)", requirement)
         if name and extra and same(name[0], module):
             return f"{module} is not installed: pip install '{_origin(point)[0]}[{extra[1]}]'"

@@ -76,7 +76,9 @@ class Progress:
                 ended = self._end()
             case StudyStarted():
                 ended = self._end()
-                self._study(event.study).state = "running"
+                study = self._study(event.study)
+                study.state, study.n_done = "running", max(study.n_done, event.n_done)
+                study.best = study.best if event.best is None else event.best.value
             case TrialFinished():
                 self._count(event)
             case Warned():
