@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class AutoxferError(Exception):
     """The base of what autoxfer raises on purpose; the command line exits with 1."""
@@ -37,3 +40,9 @@ class TrackingError(AutoxferError):
 
 class StorageError(AutoxferError):
     """The run's folder cannot be written to; what is finished is kept, and the run can go on once it can."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Suggest for a message the known name that ``name`` was probably meant to be; empty where none is like it."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

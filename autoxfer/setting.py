@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -65,6 +66,11 @@ class Setting:
         """The task's name: what the model is registered under."""
         return self.config.task.name or self.dataset.name
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The data set's, hashed once."""
+        return self.dataset.fingerprint()
+
     def rows(self, split_name: str) -> NDArray[np.int64]:
         """Rows of the data set that stand in a split."""
         return self.splits.rows[split_name]
@@ -80,7 +86,7 @@ class Setting:
             "direction": "maximize" if self.metric.greater_is_better else "minimize",
             "classes": list(schema.classes),
             "sizes": {name: len(self.splits.rows.get(name, ())) for name in SPLITS},
-            "data_fingerprint": self.dataset.fingerprint(),
+            "data_fingerprint": self.fingerprint,
             "warnings": list(self.warnings),
         }
 
@@ -111,7 +117,7 @@ class Setting:
                 raise InputError(f"the {name} that the run began with", "other content", str(folder.path))
 
     def _fingerprints(self) -> dict[str, str]:
-        prints = {"data": self.dataset.fingerprint()}
+        prints = {"data": self.fingerprint}
         prints.update({f"source {name}": source.fingerprint for name, source in self.sources.items()})
         return prints
 

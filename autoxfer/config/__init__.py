@@ -28,9 +28,9 @@ from pydantic import (
 
 from autoxfer.config import checks, runfile
 from autoxfer.config.checks import Refused
-from autoxfer.config.runfile import RunFile, nearest, show
+from autoxfer.config.runfile import RunFile, show
 from autoxfer.dataset import DataSpec
-from autoxfer.errors import InputError
+from autoxfer.errors import InputError, nearest
 from autoxfer.records import SourceSpec, Task
 
 Number = StrictInt | StrictFloat

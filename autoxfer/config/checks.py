@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoxfer.config.runfile import nearest, show
+from autoxfer.config.runfile import show
+from autoxfer.errors import nearest
 from autoxfer.records import SPLITS
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # goes into paths, study names and the registry

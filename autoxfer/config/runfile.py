@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from autoxfer.errors import InputError
+from autoxfer.errors import InputError, nearest
 
 Key = str | int
 
@@ -176,12 +175,6 @@ def _walk(
                 raise InputError("every key once", f"{name!r} on lines {keys[name]} and {line}", f"{where}: {dotted}")
             keys[name] = lines[(*path, name)] = line
             _walk(value, (*path, name), lines, seen, where)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggest the known name that ``name`` was probably meant to be, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def show(value: Any, width: int = 60) -> str:

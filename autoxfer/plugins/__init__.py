@@ -22,9 +22,9 @@ from typing import Any, Literal
 import pluggy
 
 from autoxfer import hooks
-from autoxfer.errors import InputError
+from autoxfer.errors import InputError, nearest
 from autoxfer.plugins.admission import loader_fault, reader_fault, strategy_fault
-from autoxfer.plugins.offers import PluginRecord, Plugins, listed, nearest, same
+from autoxfer.plugins.offers import PluginRecord, Plugins, listed, same
 
 __all__ = ["PluginRecord", "Plugins", "load_plugins"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from autoxfer.dataset import DatasetReader, DataSpec
-from autoxfer.errors import InputError, PluginError
+from autoxfer.errors import InputError, PluginError, nearest
 from autoxfer.records import SourceSpec
 from autoxfer.source import SourceLoader
 from autoxfer.strategy import Strategy
@@ -87,12 +86,6 @@ def same(one: str, other: str) -> bool:
     """Whether two names mean the same plugin or distribution, which is also written with other hyphens and cases."""
     plain, reference = (re.sub(r"[-_.]+", "-", name).lower() for name in (one, other))
     return plain == reference
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggest the known name that is most like ``name``; empty where none is."""
-    near = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def listed(names: Iterable[str]) -> str:

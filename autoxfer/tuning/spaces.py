@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autoxfer.errors import InputError
+from autoxfer.errors import InputError, nearest
 from autoxfer.records import Modality, Recipe
 
 Space = Mapping[str, BaseDistribution]
@@ -113,9 +112,8 @@ def narrow(
 
 
 def _unknown(name: str, known: Sequence[str], where: str) -> InputError:
-    near = get_close_matches(name, known, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"one of {', '.join(known) or '(nothing can be set here)'}", f"{name!r}{meant}", where)
+    listed = ", ".join(known) or "(nothing can be set here)"
+    return InputError(f"one of {listed}", f"{name!r}{nearest(name, known)}", where)
 
 
 def _guess(default: Any) -> BaseDistribution | None:
