@@ -17,8 +17,8 @@ from autoxfer.errors import AutoxferError
 from autoxfer.features import Features
 from autoxfer.preparation import prepare
 from autoxfer.records import Winner
+from autoxfer.scoring import Choice
 from autoxfer.setting import train_labels
-from autoxfer.training import Choice
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:

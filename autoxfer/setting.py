@@ -28,10 +28,10 @@ from autoxfer.plugins import load_plugins
 from autoxfer.preparation import prepare as prepare_examples
 from autoxfer.records import SPLITS
 from autoxfer.runfolder import RunFolder, write_json, write_whole
+from autoxfer.scoring import Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
 from autoxfer.studies import StudyPlan, chosen_strategies, plan_studies
-from autoxfer.training import Target
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:

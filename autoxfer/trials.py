@@ -21,8 +21,9 @@ from autoxfer.features import BATCH, Composed, Features, TrainTensors
 from autoxfer.limits import Portion, limited
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
+from autoxfer.scoring import Choice, Target, probabilities
 from autoxfer.strategy import Candidate, Fitted, Problem, Strategy
-from autoxfer.training import CHECKS, Choice, GradientTrainer, Target, count_trained, probabilities
+from autoxfer.training import CHECKS, GradientTrainer, count_trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

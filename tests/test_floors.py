@@ -19,7 +19,7 @@ FLOORS = (
     "tracing opening heads cutting preprocessing limits tokens",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics linear convex boosting architectures textnets augmentation",
     "guard splitting encoding preparation building inputfile winnerfiles",
-    "plugins config runfolder features training prediction",
+    "plugins config runfolder features scoring training prediction",
     "tuning tracking export engines trials",
     "datacheck rehearsal studies searching setting finalists refitting result closing selection planning testing",
     "terminal cli __main__",

@@ -21,11 +21,12 @@ from autoxfer.config import load_config
 from autoxfer.errors import Unsupported
 from autoxfer.prediction import load
 from autoxfer.records import Recipe
+from autoxfer.scoring import Choice
 from autoxfer.setting import prepare
 from autoxfer.strategy import Candidate, Raw
 from autoxfer.terminal import history, leaderboard
 from autoxfer.testing.scenes import Scene, scene
-from autoxfer.training import Choice, GradientTrainer
+from autoxfer.training import GradientTrainer
 
 RECIPE = Recipe(lr=0.3, steps=24, batch=16)  # too fast: the last step is not the best
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from autoxfer import training
 from autoxfer.metrics import get_metric
 from autoxfer.records import Recipe
+from autoxfer.scoring import Target, measure
 from autoxfer.strategy import Candidate, Fitted, Group, Raw
 from autoxfer.testing.scenes import Scene, scene
-from autoxfer.training import GradientTrainer, Target, count_trained, measure, set_modes
+from autoxfer.training import GradientTrainer, count_trained, set_modes
 
 RECIPE = Recipe(lr=0.01, decay=0.0, steps=24, batch=16)
 

@@ -18,11 +18,12 @@ from autoxfer.features import Features, TrainTensors, resolve
 from autoxfer.metrics import get_metric
 from autoxfer.preparation import prepare
 from autoxfer.records import Modality, Recipe, Task
+from autoxfer.scoring import Target
 from autoxfer.source import Source
 from autoxfer.strategy import Candidate, Fitted, Input, Problem, Strategy
 from autoxfer.testing import texts
 from autoxfer.tokens import fit
-from autoxfer.training import GradientTrainer, Target
+from autoxfer.training import GradientTrainer
 from autoxfer.trials import seeded
 
 if TYPE_CHECKING:

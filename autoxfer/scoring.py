@@ -1,0 +1,72 @@
+"""How a candidate is scored on a split: outputs turned into predictions, predictions held against labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from autoxfer.records import Score
+
+if TYPE_CHECKING:
+    from autoxfer.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Target:
+    """Labels of one split, and how predictions are measured against them."""
+
+    labels: NDArray[Any]  # (n,) class index, or values in their own units
+    metric: Metric
+    center: float = 0.0  # of the train split's labels; predictions are spread * output + center
+    spread: float = 1.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trial chose on its tune split, in place of that split where it is trained on too."""
+
+    kept: float | None = None  # share of the steps at which the kept checkpoint stood; None = not trained by gradient
+    chosen: Any = None  # label of the state that was kept among several
+
+    @classmethod
+    def of(cls, notes: Mapping[str, Any]) -> Choice:
+        """Read it from what a trial reported."""
+        return cls(notes.get("kept"), notes.get("chosen"))
+
+
+UNKNOWN = Score(math.nan, math.nan, math.nan)  # of a candidate that no split is left to score on
+
+
+@dataclass
+class Clock:
+    """Where a trial's time went; a check on the tune split waits for the device, so that the steps' share is true."""
+
+    steps_s: float = 0.0
+    n_steps: int = 0
+    scores_s: float = 0.0
+    n_scores: int = 0
+
+
+def probabilities(outputs: Tensor, target: Target) -> NDArray[np.float64]:
+    """Turn a module's outputs into what metrics take: (n, classes) probabilities, or (n,) in the label's units."""
+    if target.metric.task == "classification":
+        return functional.softmax(outputs.double(), dim=1).cpu().numpy()
+    return outputs[:, 0].double().cpu().numpy() * target.spread + target.center
+
+
+def measure(predictions: NDArray[np.float64], target: Target) -> Score:
+    """Score predictions; the loss is mean cross-entropy, or the mean squared error in the label's units."""
+    value = target.metric.value(predictions, target.labels)
+    if target.metric.task == "classification":
+        picked = predictions[np.arange(len(predictions)), target.labels]
+        loss = -np.log(np.clip(picked, 1e-12, None)).mean()
+    else:
+        loss = np.square(predictions - target.labels).mean()
+    return Score(float(value), float(target.metric.rank(value)), float(loss))
