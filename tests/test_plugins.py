@@ -145,7 +145,7 @@ def test_an_interrupt_is_the_users_and_is_not_swallowed(install: Install) -> Non
 
 
 def test_a_missing_extra_is_unavailable_and_one_command_cures_it(install: Install) -> None:
-    install("fancy", "import no_such.library", requires="no-such>=1; extra == 'fast'")
+    install("fancy", "import no_such.thing", requires="no-such>=1; extra == 'fast'")
     assert record("fancy").state == "unavailable"
     assert record("fancy").reason == "no_such is not installed: pip install 'autoxfer-fancy[fast]'"
 
