@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from autoxfer import tracking, tuning
@@ -99,7 +99,10 @@ def read_record(value: Mapping[str, Any]) -> RunRecord:
 def _verdict(value: Mapping[str, Any] | None) -> Verdict | None:
     if value is None:
         return None
-    known: dict[str, Any] = {field.name: value[field.name] for field in fields(Verdict)}
+    # An earlier version's verdict lacks what was added since; those fields have defaults.
+    known: dict[str, Any] = {
+        field.name: value[field.name] for field in fields(Verdict) if field.name in value or field.default is MISSING
+    }
     lost = {name: math.nan for name, item in known.items() if item is None and name not in ("fixed", "broken")}
     return Verdict(**(known | lost))
 

@@ -63,6 +63,7 @@ class Dataset:
     labels: NDArray[Any]  # (n,) int64 class index, or (n,) float32
     parts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # the user's own splits: name -> rows
     warnings: tuple[str, ...] = ()
+    groups: NDArray[np.int64] | None = None  # (n,) which examples belong together (a patient's); None = each alone
 
     def fingerprint(self) -> str:
         """Hash what was read: examples, labels, schema and the user's own splits."""
@@ -74,6 +75,8 @@ class Dataset:
         else:
             digest.update(np.ascontiguousarray(self.examples).view(np.uint8).data)
         digest.update(np.ascontiguousarray(self.labels).view(np.uint8).data)
+        if self.groups is not None:
+            digest.update(b"groups" + np.ascontiguousarray(self.groups).tobytes())
         for name in sorted(self.parts):
             digest.update(name.encode() + self.parts[name].tobytes())
         return digest.hexdigest()
@@ -86,6 +89,7 @@ class DataSpec:
     location: str  # a path, or "scheme:NAME"
     target: str | None = None  # the label's column or key; None = the reader's default
     task: Task | None = None  # None = from the labels
+    group: str | None = None  # the column or key that says which examples belong together; it is no feature
     directory: Path = Path()  # where relative paths start
 
 

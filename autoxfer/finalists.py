@@ -57,12 +57,18 @@ def judge(
     own = finalists.get(baseline.id)
     if own is None:
         return verdicts | {finalist.study.id: untested(reason, n_guard) for finalist in judged}
+    tolerance = metric.tolerance(margin, own.loss)
     answers = guard.judge(
         # A coarse metric has ties: the place among the finalists breaks them by the loss on the tune split.
-        [guard.Finalist(f.study.id, f.loss, f.beats(own), sum(f.beats(other) for other in judged)) for f in judged],
-        own.loss,
-        kind=metric.kind,
-        margin=metric.tolerance(margin, own.loss),
+        [
+            guard.Finalist(
+                f.study.id,
+                guard.weigh(f.loss, own.loss, kind=metric.kind, margin=tolerance),
+                f.beats(own),
+                sum(f.beats(other) for other in judged),
+            )
+            for f in judged
+        ],
         alpha=alpha,
         untested=reason,
     )

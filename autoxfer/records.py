@@ -135,12 +135,14 @@ class Verdict:
     ci_high: float
     p_value: float  # of the one-sided test for acceptance
     level: float  # at which it was tested; 0 where it did not compete
-    method: str  # "exact McNemar", "Tango", "paired t"
+    method: str  # "exact McNemar", "Tango", "paired t", "DeLong", "paired bootstrap"
     n: int  # guard examples
     fixed: int | None  # examples that the baseline gets wrong and the candidate right; None for real-valued losses
     broken: int | None
     detectable: float  # smallest true gain that this guard finds with power .8 at this level
     reason: str  # one sentence for a practitioner
+    approximate: bool = False  # the test holds its level for many examples only, not exactly at every number of them
+    exploratory: bool = False  # an earlier run with another configuration has looked at these data already
 
     @property
     def accepted(self) -> bool:

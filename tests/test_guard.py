@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autoxfer.guard import Finalist, decide, fallback, judge, paired, plan_detectable
+from autoxfer.guard import Finalist, decide, fallback, judge, paired, plan_detectable, weigh
 from autoxfer.records import Verdict
 
 Losses = NDArray[np.float64]
@@ -23,6 +23,10 @@ def zero_one(fixed: int, broken: int, n: int) -> tuple[Losses, Losses]:
 
 def judged(fixed: int, broken: int, n: int, margin: float = 0.0, alpha: float = 0.05) -> Verdict:
     return decide(*zero_one(fixed, broken, n), kind="zero_one", margin=margin, alpha=alpha)
+
+
+def finalist(name: str, loss: Losses, baseline: Losses, *, competes: bool = True, tune_rank: float = 1.0) -> Finalist:
+    return Finalist(name, weigh(loss, baseline, kind="zero_one", margin=0.0), competes, tune_rank)
 
 
 def judged_real(gain: float, sd: float = 1.0, n: int = 300, margin: float = 0.0) -> Verdict:
@@ -208,18 +212,18 @@ def test_finalists_are_tested_in_the_order_of_their_tune_scores_and_answered_in_
     baseline = zero_one(40, 36, 300)[1]
     poor, good = zero_one(40, 36, 300)[0], np.where(np.arange(300) < 40, 0.0, baseline)
     losses, ranks = {"third": poor, "first": poor, "second": good}, {"first": 0.9, "second": 0.7, "third": 0.6}
-    finalists = [Finalist(name, loss, competes=True, tune_rank=ranks[name]) for name, loss in losses.items()]
-    verdicts = judge(finalists, baseline, kind="zero_one")
+    finalists = [finalist(name, loss, baseline, tune_rank=ranks[name]) for name, loss in losses.items()]
+    verdicts = judge(finalists)
     assert [verdict.decision for verdict in verdicts] == ["undecided", "undecided", "accepted"]
     assert [verdict.level for verdict in verdicts] == pytest.approx([0.025, 0.025, 0.0125])
-    finalists[2] = Finalist("second", poor, competes=True, tune_rank=0.7)
-    levels = [verdict.level for verdict in judge(finalists, baseline, kind="zero_one")]
+    finalists[2] = finalist("second", poor, baseline, tune_rank=0.7)
+    levels = [verdict.level for verdict in judge(finalists)]
     assert levels == pytest.approx([0.0125, 0.025, 0.0125])
 
 
 def test_a_finalist_below_the_baselines_tune_score_is_tested_for_harm_only():
     good, baseline = zero_one(60, 10, 300)
-    alone, idle = judge([Finalist("a", good, True, 1.0), Finalist("b", good, False, 0.1)], baseline, kind="zero_one")
+    alone, idle = judge([finalist("a", good, baseline), finalist("b", good, baseline, competes=False)])
     assert alone.accepted
     assert alone.level == 0.05  # it shares alpha with nobody
     assert (idle.decision, idle.level) == ("undecided", 0.0)
@@ -227,16 +231,16 @@ def test_a_finalist_below_the_baselines_tune_score_is_tested_for_harm_only():
         "undecided: it did not compete, since its tune score is not above scratch's; harm alone was tested"
     )
     bad, baseline = zero_one(10, 60, 300)
-    assert judge([Finalist("b", bad, False, 0.1)], baseline, kind="zero_one")[0].decision == "harmful"
+    assert judge([finalist("b", bad, baseline, competes=False)])[0].decision == "harmful"
 
 
 def test_an_under_tuned_baseline_proves_nothing():
     good, baseline = zero_one(60, 10, 300)
     reason = "undecided: the baseline is under-tuned (3 of 5 trials)"
-    (verdict,) = judge([Finalist("a", good, True, 1.0)], baseline, kind="zero_one", untested=reason)
+    (verdict,) = judge([finalist("a", good, baseline)], untested=reason)
     assert (verdict.decision, verdict.level, verdict.reason) == ("untested", 0.0, reason)
     assert verdict.effect == pytest.approx(50 / 300)
-    assert judge([], baseline, kind="zero_one") == ()
+    assert judge([]) == ()
 
 
 def test_decide_accepts_exactly_where_its_p_value_says_so():

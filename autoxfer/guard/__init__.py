@@ -38,7 +38,7 @@ class Finalist:
     """The best trial of a transfer study, as the guard sees it."""
 
     name: str
-    loss: NDArray[np.float64]  # (n_guard,) per example, lower is better
+    seen: Comparison  # with the baseline, on the same guard examples; see ``weigh``
     competes: bool  # tune score above the baseline's
     tune_rank: float  # tune score, higher is better
 
@@ -55,26 +55,23 @@ def decide(
 
     Raises ValueError: shapes that differ, losses other than 0 and 1 for "zero_one", margin or alpha out of range.
     """
-    finalist = Finalist("", candidate_loss, competes=True, tune_rank=0.0)
-    return judge([finalist], baseline_loss, kind=kind, margin=margin, alpha=alpha)[0]
+    seen = weigh(candidate_loss, baseline_loss, kind=kind, margin=margin)
+    return judge([Finalist("", seen, competes=True, tune_rank=0.0)], alpha=alpha)[0]
 
 
 def judge(
     finalists: Sequence[Finalist],
-    baseline_loss: NDArray[np.float64],  # (n_guard,)
     *,
-    kind: Kind,
-    margin: float = 0.0,  # mean loss
     alpha: float = 0.05,
     untested: str = "",  # why nothing may be decided, as "undecided: the baseline is under-tuned"
 ) -> tuple[Verdict, ...]:
     """Judge all finalists of a run, with family-wise error at most alpha; verdicts in the order given.
 
-    Raises ValueError as ``decide`` does.
+    Raises ValueError: alpha out of range.
     """
     if not 0.0 < alpha < 0.5:
         raise ValueError(f"alpha must lie between 0 and 0.5; got {alpha}")
-    seen = [weigh(finalist.loss, baseline_loss, kind=kind, margin=margin) for finalist in finalists]
+    seen = [finalist.seen for finalist in finalists]
     if untested:
         return tuple(_verdict(one, "untested", 0.0, alpha, untested) for one in seen)
     order = sorted(
