@@ -203,7 +203,7 @@ class RunConfig(Section):
     def to_data_spec(self) -> DataSpec:
         """Say which data set to read."""
         location = str(Path(self.task.data).expanduser()) if self.task.data.startswith("~") else self.task.data
-        return DataSpec(location, self.task.target, self.task.kind, self.directory)
+        return DataSpec(location, self.task.target, self.task.kind, directory=self.directory)
 
     def to_source_specs(self) -> tuple[SourceSpec, ...]:
         """Say which sources to load."""
