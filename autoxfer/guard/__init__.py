@@ -11,7 +11,9 @@ fallback procedure (Wiens, Pharmaceutical Statistics 2, 2003) as a graph whose a
 Brannath and Posch, Statistics in Medicine 28, 2009). It accepts anything that is not better with probability at most
 alpha, however the tests depend on one another: up to the first false acceptance only truly better ones have handed
 levels on, so those that are not better hold at most alpha between them, and Bonferroni's inequality does the rest.
-The order must not depend on the guard split; tune scores do not.
+The order must not depend on the guard split; tune scores do not. Where they do, as with folds, in which every example
+of the guard has tuned other models, Holm's procedure stands in (Scandinavian Journal of Statistics 6, 1979): it
+needs no order, all compete, and the family's error is at most alpha under any dependence too.
 
 Harm is a warning beside the decision, tested at alpha for each finalist by itself.
 """
@@ -31,6 +33,7 @@ from autoxfer.guard.comparison import MIN_STUDENT, Comparison, RealValued, ZeroO
 from autoxfer.records import Decision, Verdict
 
 Kind = Literal["zero_one", "real"]
+Procedure = Literal["fallback", "holm"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def judge(
     *,
     alpha: float = 0.05,
     untested: str = "",  # why nothing may be decided, as "undecided: the baseline is under-tuned"
+    procedure: Procedure = "fallback",  # "holm" where the tune ranks are not independent of the guard examples
 ) -> tuple[Verdict, ...]:
     """Judge all finalists of a run, with family-wise error at most alpha; verdicts in the order given.
 
@@ -77,7 +81,8 @@ def judge(
     order = sorted(
         (i for i, finalist in enumerate(finalists) if finalist.competes), key=lambda i: -finalists[i].tune_rank
     )
-    shares, accepted = fallback([seen[i].p_better for i in order], alpha)
+    share = holm if procedure == "holm" else fallback
+    shares, accepted = share([seen[i].p_better for i in order], alpha)
     levels = dict(zip(order, shares, strict=True))
     winners = {i for i, won in zip(order, accepted, strict=True) if won}
     return tuple(_conclude(one, levels.get(i, 0.0), alpha, accepted=i in winners) for i, one in enumerate(seen))
@@ -94,6 +99,19 @@ def fallback(p_values: Sequence[float], alpha: float) -> tuple[list[float], list
             heir = next((i for i in waiting if i > rejected), waiting[0])
             levels[heir] += levels[rejected]
     return levels, [i not in waiting for i in range(n)]
+
+
+def holm(p_values: Sequence[float], alpha: float) -> tuple[list[float], list[bool]]:
+    """Test hypotheses from the smallest p-value on; return the level of each, and which are rejected.
+
+    What comes after the first that is not rejected has the level that this one failed at.
+    """
+    n = len(p_values)
+    order = sorted(range(n), key=lambda i: p_values[i])
+    n_rejected = next((place for place, i in enumerate(order) if not p_values[i] <= alpha / (n - place)), n)
+    places = {i: place for place, i in enumerate(order)}
+    levels = [alpha / (n - min(places[i], n_rejected)) for i in range(n)]
+    return levels, [places[i] < n_rejected for i in range(n)]
 
 
 def weigh(
