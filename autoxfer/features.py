@@ -5,12 +5,14 @@ The three ways share one module, ``Reader``, so that they cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor, nn
 
+from autoxfer import activations
+from autoxfer.activations import Store
 from autoxfer.augmentation import augment
 from autoxfer.limits import Portion
 from autoxfer.strategy import Candidate, Input, Problem, Raw, Tap
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from autoxfer.source import Source
 
 BATCH = 256  # examples at a time where nothing is trained
-CACHE_BYTES = 2 << 30  # an input larger than this is computed batch by batch instead of kept
+CACHE_BYTES = 2 << 30  # an input larger than this is mapped from disk, or computed batch by batch
+STORED_BYTES = 1 << 18  # an activation smaller than this is not worth a file
 
 
 def resolve(name: Input, problem: Problem) -> Input:
@@ -89,7 +92,7 @@ class Composed(nn.Module):
 
 @final
 class Features:
-    """Hands out the tensors of any input, on the device, by split and rows."""
+    """Hands out the tensors of any input, by split and rows: computed once, kept in memory or on disk, or live."""
 
     def __init__(
         self,
@@ -97,23 +100,23 @@ class Features:
         sources: Mapping[str, Source],
         stored: Mapping[str, Tensor],  # split -> (n, *stored shape)
         device: torch.device,
+        store: Store | None = None,  # of activations, shared with other runs
     ) -> None:
         self.preparation = preparation
         self.sources = sources
         self.device = device
         self._unpack = preparation.unpack.to(device).eval()
         self._stored = {split: tensor.to(device) for split, tensor in stored.items()}
+        self._store = store
         self._cache: dict[tuple[Input, str], Tensor] = {}
         self._readers: dict[tuple[Input, ...], Reader] = {}
-        self._too_large: set[tuple[Input, str]] = set()
+        self._live: set[tuple[Input, str]] = set()  # too large to be kept anywhere
+        self._prints: dict[str, str] = {}  # of each split's examples
         self._portion = Portion(BATCH)
 
     def whole(self, name: Input, split: str) -> Tensor:
-        """Compute one input for a whole split, (n, ...), once; the name must be resolved."""
-        key = (name, split)
-        if key not in self._cache:
-            self._cache[key] = self._compute(name, split)
-        return self._cache[key]
+        """Compute one input for a whole split, (n, ...) on the device, once; the name must be resolved."""
+        return self._kept(name, split, at_any_size=True).to(self.device)
 
     def stored(self, split: str) -> Tensor:
         """Give the examples of a split as they are stored, on the device."""
@@ -129,7 +132,8 @@ class Features:
     ) -> tuple[Tensor, ...]:
         """Fetch the tensors of ``inputs`` for some rows: from what is kept, or live under augmentation."""
         if kind == "none" and all(self._keeps(name, split) for name in inputs):
-            return tuple(self.whole(name, split)[rows] for name in inputs)
+            kept = (self._kept(name, split) for name in inputs)
+            return tuple(whole[rows.to(whole.device)].to(self.device) for whole in kept)
         with torch.no_grad():
             natural = augment(self._unpack(self._stored[split][rows]), kind, generator)
             return self._read(self.reader(inputs), natural)
@@ -148,25 +152,85 @@ class Features:
         return composed.to(self.device).eval()
 
     def _keeps(self, name: Input, split: str) -> bool:
+        """Whether an input of a split is kept, in memory or on disk."""
         key = (name, split)
-        if key in self._cache:
-            return True
-        if key not in self._too_large:
-            n = len(self._stored[split])
-            rows = torch.arange(min(n, 2), device=self.device)
-            with torch.no_grad():
-                (sample,) = self.reader((name,))(self._unpack(self._stored[split][rows]))
-            if sample[:1].nbytes * n <= CACHE_BYTES:
-                return True
-            self._too_large.add(key)
-        return False
+        if key not in self._cache and key not in self._live:
+            try:
+                self._kept(name, split)
+            except _TooLargeError:
+                self._live.add(key)
+        return key not in self._live
+
+    def _kept(self, name: Input, split: str, *, at_any_size: bool = False) -> Tensor:
+        """Find an input where it is kept, or compute it and keep it; on the CPU where it is mapped from disk.
+
+        Raises _TooLargeError where neither memory nor the store takes it.
+        """
+        key = (name, split)
+        if key not in self._cache:
+            sample = self._sample(name, split)
+            n_bytes = sample[:1].nbytes * len(self._stored[split])
+            held = self._from_store(name, split, sample, n_bytes)
+            if held is None and n_bytes > CACHE_BYTES and not at_any_size:
+                raise _TooLargeError
+            if held is None:
+                held = torch.cat(list(self._parts(name, split)))
+            self._cache[key] = held if held.nbytes > CACHE_BYTES else held.to(self.device)
+        return self._cache[key]
+
+    def _from_store(self, name: Input, split: str, sample: Tensor, n_bytes: int) -> Tensor | None:
+        """Map an activation from disk, computed first where it is not there; None for what is not worth a file."""
+        if self._store is None or not isinstance(name, Tap) or name.name == "input" or n_bytes < STORED_BYTES:
+            return None
+        key = self._key(name, split)
+        found = self._store.read(key)
+        # A fingerprint knows weights and structure, not what a module's code does: two examples say whether it changed.
+        if found is not None and _agree(found, sample, len(self._stored[split])):
+            return found
+        shape = (len(self._stored[split]), *sample.shape[1:])
+        return self._store.write(key, self._parts(name, split), shape, sample.dtype)
+
+    def _key(self, name: Tap, split: str) -> str:
+        if split not in self._prints:
+            self._prints[split] = activations.content(self._stored[split])
+        source = self.sources[str(name.source)]
+        before = activations.module_content(nn.ModuleList([self._unpack, self.preparation.adapt(source)]))
+        return activations.key(source.fingerprint, name.name, before, self._prints[split], self.device.type)
 
     @torch.no_grad()
-    def _compute(self, name: Input, split: str) -> Tensor:
-        reader, stored = self.reader((name,)), self._stored[split]
-        return self._portion.attempt(
-            lambda size: torch.cat([reader(self._unpack(part))[0] for part in torch.split(stored, size)])
-        )
+    def _sample(self, name: Input, split: str) -> Tensor:
+        """Compute an input for the first and the last example, (2, ...)."""
+        stored = self._stored[split]
+        values: tuple[Tensor, ...] = self.reader((name,))(self._unpack(stored[[0, len(stored) - 1]]))
+        return values[0]
+
+    @torch.no_grad()
+    def _parts(self, name: Input, split: str) -> Iterator[Tensor]:
+        """Compute an input batch by batch, from the deepest activation before it that is kept."""
+        earlier = self._earlier(name, split)
+        if earlier is None:
+            begin, reader = self._stored[split], self.reader((name,))
+        else:
+            begin, tap = self._cache[earlier, split], name.name  # type: ignore[union-attr]
+            rest = self.sources[str(earlier.source)].extract([tap], earlier.name).to(self.device)
+
+        def compute(part: Tensor) -> Tensor:
+            values: tuple[Tensor, ...] = rest(part) if earlier is not None else reader(self._unpack(part))
+            return values[0]
+
+        for rows in torch.split(begin, BATCH):
+            part = rows.to(self.device)
+            yield self._portion.attempt(
+                lambda size, part=part: torch.cat([compute(each) for each in torch.split(part, size)])  # type: ignore[misc]
+            )
+
+    def _earlier(self, name: Input, split: str) -> Tap | None:
+        """Find the deepest tap before an activation that is kept already."""
+        if not isinstance(name, Tap) or name.name == "input":
+            return None
+        names = [tap.name for tap in self.sources[str(name.source)].taps]
+        before = [Tap(each, name.source) for each in names[1 : names.index(name.name)]] if name.name in names else []
+        return next((tap for tap in reversed(before) if (tap, split) in self._cache), None)
 
     def _read(self, reader: Reader, natural: Tensor) -> tuple[Tensor, ...]:
         """Compute a batch's inputs, in parts where memory is short."""
@@ -176,6 +240,17 @@ class Features:
             return parts[0] if len(parts) == 1 else tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
 
         return self._portion.attempt(work)
+
+
+class _TooLargeError(Exception):
+    """An input is kept nowhere."""
+
+
+def _agree(kept: Tensor, sample: Tensor, n: int) -> bool:
+    """Whether what is kept is what would be computed now, by the first and the last example."""
+    if kept.shape != (n, *sample.shape[1:]) or kept.dtype != sample.dtype:
+        return False
+    return torch.allclose(kept[[0, n - 1]].to(sample.device), sample, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 @final

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoxfer import datacheck, tokens, tuning
+from autoxfer.activations import open_store
 from autoxfer.architectures import RESERVED, architectures
 from autoxfer.encoding import encode
 from autoxfer.errors import InputError
@@ -74,6 +75,10 @@ class Setting:
     def rows(self, split_name: str) -> NDArray[np.int64]:
         """Rows of the data set that stand in a split."""
         return self.splits.rows[split_name]
+
+    def groups(self, split_name: str) -> NDArray[np.int64] | None:
+        """Which examples of a split belong together: (n,) numbers, or None where each stands alone."""
+        return None if self.dataset.groups is None else self.dataset.groups[self.rows(split_name)]
 
     def task(self) -> dict[str, Any]:
         """Say for the record what the task is."""
@@ -164,6 +169,10 @@ def prepare(config: RunConfig) -> Setting:
     loaders = [plugins.loader_for(spec) for spec in specs]
     spec = config.to_data_spec()
     dataset = plugins.reader_for(spec).read(spec)
+    if spec.group is not None and dataset.groups is None:
+        raise InputError(
+            "no group: these data do not say which examples belong together", repr(spec.group), "task.group"
+        )
     schema = dataset.schema
     metric = get_metric(config.task.metric, schema.task)
     splits = split(dataset, config.task.splits, config.seed)
@@ -174,7 +183,7 @@ def prepare(config: RunConfig) -> Setting:
     for source in sources.values():
         preparation.adapt(source)  # says at once where the data do not fit the source
     stored = {name: torch.from_numpy(examples[rows]) for name, rows in splits.rows.items() if len(rows)}
-    features = Features(preparation, sources, stored, device)
+    features = Features(preparation, sources, stored, device, open_store())
     labels, targets = _labels(dataset, splits, metric, device)
     general = Problem(
         task=schema.task,

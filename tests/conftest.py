@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: several workers with all cores each are slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+os.environ.setdefault("AUTOXFER_CACHE", tempfile.mkdtemp(prefix="autoxfer-cache-"))  # not the developer's own
 
 collect_ignore = ["stranger"]  # a package of its own, which test_stranger.py installs and tests
 

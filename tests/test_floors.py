@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     "errors records",
-    "tracing opening heads cutting preprocessing limits tokens",  # plain torch: what a source is made of
+    "tracing opening heads cutting preprocessing limits tokens activations",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics linear convex boosting architectures textnets augmentation",
-    "guard splitting encoding preparation building inputfile winnerfiles",
+    "guard grouping splitting encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal studies searching setting finalists refitting result closing selection planning testing",
+    "datacheck rehearsal studies looks searching setting finalists refitting result closing selection planning testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

@@ -35,6 +35,7 @@ def examine(runs: Path, mlflow: Path | None) -> list[Finding]:
         ("packages", _packages),
         ("torch", _torch),
         ("runs", lambda: _runs(runs)),
+        ("activations", _activations),
         ("mlflow", lambda: _mlflow(runs, mlflow)),
         ("plugins", _plugins),
     )
@@ -98,6 +99,16 @@ def _runs(runs: Path) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(place).free / 1e9
     yield Finding("runs", "ok" if free >= LITTLE_DISK else "broken", f"{runs.absolute()}, {free:.1f} GB free")
+
+
+def _activations() -> Iterator[Finding]:
+    from autoxfer.activations import open_store  # noqa: PLC0415
+
+    store = open_store()
+    if store is None:
+        yield Finding("activations", "note", "computed anew by every run: AUTOXFER_CACHE is off")
+    else:
+        yield Finding("activations", "ok", f"{store.folder}, {store.size() / 1e9:.1f} of {store.limit / 1e9:g} GB")
 
 
 def _mlflow(runs: Path, mlflow: Path | None) -> Iterator[Finding]:
