@@ -1,4 +1,4 @@
-"""Train, tune, guard, test: drawn by seed, stratified by class, with no example in two of them.
+"""Train, tune, guard, test: drawn by seed, stratified by class, with no example, and no group, in two of them.
 
 Splits that the data set brings itself are kept; the others are drawn from the rest. Where the user says nothing:
 train 50%, tune 20%, guard 20%, test 10%; below 1,000 examples 40/20/40 and no test. A fraction is a share of what is
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
+from autoxfer.grouping import deal, tie
 from autoxfer.records import SPLITS, derive_seed
 
 SHARES = {"tune": 0.2, "guard": 0.2, "test": 0.1}
@@ -26,13 +27,14 @@ FEW = 1000  # examples below which no test split is drawn unasked
 THIN = 5  # examples of a class below which a split is worth a warning
 PART_NAMES = {"train": "train", "tune": "tune", "validation": "tune", "val": "tune", "guard": "guard", "test": "test"}
 WHERE = "task.splits"
+GROUP = "task.group"
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Which rows of the data set serve what; no row, and no exact copy of one, serves twice."""
+    """Which rows of the data set serve what; no row, no exact copy of one and no group serves twice."""
 
     rows: Mapping[str, Rows]  # split -> ascending rows; without "test" where there is none
     warnings: tuple[str, ...]
@@ -47,22 +49,28 @@ def split(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: int) 
         expected = "at least two classes" if dataset.schema.task == "classification" else "labels that differ"
         raise InputError(expected, _one_label(dataset), "task.data")
     group, warnings = _copies(dataset)
+    draw = _draw
+    if dataset.groups is not None:
+        group, draw = _tied(group, dataset.groups, warnings), deal
     own = _own(dataset)
     taken = [own[name] for name in own]
     pool = np.setdiff1d(np.arange(len(dataset.labels)), np.concatenate(taken) if taken else np.array([], np.int64))
-    pool, own = _without_leaks(pool, own, group, warnings)
+    pool, own = _without_leaks(pool, own, group, warnings, grouped=dataset.groups is not None)
     wanted = _counts(len(pool), own, sizes, warnings)
+    if dataset.groups is not None:
+        _check_groups(wanted, len(np.unique(group[pool])))
     if dataset.schema.task == "classification":
         _check_room(wanted, own, len(np.unique(strata)))
-    rows = _draw(pool, wanted, strata, group, rng)
+    rows = draw(pool, wanted, strata, group, rng)
     for name, part in own.items():
         count = _count_of_own(name, len(part), sizes, warnings)
-        rows[name] = part if count == len(part) else _draw(part, {name: count}, strata, group, rng)[name]
+        rows[name] = part if count == len(part) else draw(part, {name: count}, strata, group, rng)[name]
     rows = {name: rows[name] for name in SPLITS if name in rows}
     empty = [name for name in rows if len(rows[name]) == 0]
     if empty:
+        together = "copies" if dataset.groups is None else "groups and copies"
         raise InputError(
-            f"examples in every split, copies kept together; {len(pool):,} rows", f"none for {empty[0]}", WHERE
+            f"examples in every split, {together} kept together; {len(pool):,} rows", f"none for {empty[0]}", WHERE
         )
     if dataset.schema.task == "classification":
         _check_classes(dataset, rows, warnings)
@@ -119,6 +127,27 @@ def _bytes(row: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(row).data
 
 
+def _tied(copies: Rows, groups: Rows, warnings: list[str]) -> Rows:
+    """Unite copies and groups, (n,), and say what is to be said of the groups."""
+    n, n_groups = len(groups), len(np.unique(groups))
+    if n_groups == n:
+        warnings.append(f"{GROUP}: every one of {n:,} examples is a group of its own")
+    tied = tie(copies, groups)
+    if lost := n_groups - len(np.unique(tied)):
+        warnings.append(
+            f"{GROUP}: exact copies stand in several groups; such groups stay in one split, which leaves "
+            f"{n_groups - lost:,} of {n_groups:,} to be dealt"
+        )
+    return tied
+
+
+def _check_groups(wanted: Mapping[str, int], n: int) -> None:
+    """Refuse fewer groups than splits. Raises InputError."""
+    if n < len(wanted):
+        places = f"{len(wanted)} groups, one for each of {', '.join(wanted)}"
+        raise InputError(f"at least {places} (a group stays whole)", f"{n}", GROUP)
+
+
 def _own(dataset: Dataset) -> dict[str, Rows]:
     """Take the data set's own tune, guard and test; its train part is what the others leave."""
     own: dict[str, Rows] = {}
@@ -138,9 +167,12 @@ def _own(dataset: Dataset) -> dict[str, Rows]:
 
 
 def _without_leaks(
-    pool: Rows, own: Mapping[str, Rows], group: Rows, warnings: list[str]
+    pool: Rows, own: Mapping[str, Rows], group: Rows, warnings: list[str], *, grouped: bool
 ) -> tuple[Rows, dict[str, Rows]]:
-    """Drop from the pool what has a copy in an own part, and from an own part what has one in a later own part."""
+    """Drop from the pool what has a copy or kin in an own part, from an own part what has one in a later own part.
+
+    Raises InputError where that leaves nothing of a part, because the user's parts cut through the groups.
+    """
     kept = {"train": pool, **{name: own[name] for name in SPLITS if name in own}}
     names = list(kept)
     for index, name in enumerate(names):
@@ -148,9 +180,13 @@ def _without_leaks(
             leaks = np.isin(group[kept[name]], group[kept[later]])
             if leaks.any():
                 source = "the rest" if name == "train" else f"the data set's own {name} part"
+                kin = ", or whose group stands there" if grouped else ""
                 warnings.append(
-                    f"dropped from {source}: {leaks.sum():,} examples that also stand in the own {later} part"
+                    f"dropped from {source}: {leaks.sum():,} examples that also stand in the own {later} part{kin}"
                 )
+                if grouped and leaks.all():
+                    found = f"every group of {source} in the own {later} part too"
+                    raise InputError("own parts that do not cut through the groups", found, GROUP)
                 kept[name] = kept[name][~leaks]
     return kept.pop("train"), kept
 
@@ -251,7 +287,8 @@ def _check_classes(dataset: Dataset, rows: Mapping[str, Rows], warnings: list[st
         if total == 0:
             warnings.append(f"class {names[index]!r} has no examples")
         elif count["train"][index] == 0 or judged[index] == 0:
-            expected = "every class in train, and in tune or guard (at least 2 different examples)"
+            least = "2 different examples" if dataset.groups is None else "2 groups"
+            expected = f"every class in train, and in tune or guard (at least {least})"
             raise InputError(expected, f"class {names[index]!r} with {total} in all ({told})", WHERE)
         elif min(count["train"][index], judged[index]) < THIN:
             thin.append(f"{names[index]!r} ({told})")

@@ -147,6 +147,15 @@ def cells(column: int, value: str, *overrides: str, last: int = 60, first: int =
     return data(table(lines), *overrides)
 
 
+GROUPED = "x,y,label,patient"
+
+
+def patients(*overrides: str, given: tuple[str, ...] = ("A1", "A2", "A3", "A4")) -> Arrange:
+    """Add a column that says whose each row is, and name it; spoil it."""
+    lines = [[*row, given[index % len(given)]] for index, row in enumerate(rows())]
+    return data(table(lines, GROUPED), "task.group=patient", *overrides)
+
+
 def npz(*overrides: str, **arrays: Any) -> Arrange:
     """Take arrays for data, one of them spoilt."""
 
@@ -401,6 +410,47 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         ),
         ("class 'new'", "train 0"),
     ),
+    # groups
+    "group_missing": (patients("task.group=patent"), ("task.group", "'patent'", "'patient'")),
+    "group_is_the_target": (patients("task.group=label"), ("task.group", "'label', the target", "x, y, patient")),
+    "group_of_numbers_unquoted": (patients("task.group=7"), ("task.group", "text", "7")),
+    "group_with_gaps": (patients(given=("", "A1", "A2", "A3")), ("'patient'", "none in 15 of 60", "example 0")),
+    "group_of_one": (patients(given=("A1",)), ("task.group", "3 groups", "1")),
+    "group_cut_by_own_parts": (
+        data(
+            table([[*row, f"A{i // 4}", ("train", "test")[i % 2]] for i, row in enumerate(rows())], GROUPED + ",split"),
+            "task.group=patient",
+        ),
+        ("task.group", "cut through the groups", "own test part"),
+    ),
+    "group_of_sklearn": (options("task.data=sklearn:iris", "task.group=plot"), ("task.group", "no group", "'plot'")),
+    "group_of_a_folder": (
+        both(folder(lambda path: None), options("task.data=images", "task.target=label", "task.group=patient")),
+        ("task.group", "no group", "'patient'"),
+    ),
+    "group_missing_in_the_npz": (
+        npz("task.group=patent", features=np.ones((60, 2)), labels=labels(), patient=labels()),
+        ("task.group", "'patent'", "'patient'"),
+    ),
+    "group_missing_in_a_part": (
+        npz(
+            "task.group=patient",
+            train_features=np.eye(60),
+            train_labels=labels(),
+            test_features=np.eye(60),
+            test_labels=labels(),
+            train_patient=labels(),
+        ),
+        ("task.group", "the key test_patient beside test_features"),
+    ),
+    "group_of_another_length": (
+        npz("task.group=patient", features=np.eye(60), labels=labels(), patient=labels(59)),
+        ("data.npz", "patient of shape (60,)", "(59,)"),
+    ),
+    "group_of_nan": (
+        npz("task.group=patient", features=np.eye(60), labels=labels(), patient=np.full(60, np.nan)),
+        ("data.npz", "patient", "none in 60 of 60"),
+    ),
     "parquet_that_is_none": (file("t.parquet", "x,y\n1,2\n", "task.data=t.parquet"), ("t.parquet", "Parquet")),
     # arrays
     "npz_that_is_none": (file("data.npz", "x,y\n", "task.data=data.npz"), ("data.npz", ".npz file")),
@@ -592,6 +642,8 @@ def test_bad_input_is_one_message_and_nothing_else(case: str, home: Path, capfd:
 
 def test_what_the_cases_spoil_was_right(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert call(["plan", "run.yaml"], capfd).code == 0
+    many = tuple(f"A{index}" for index in range(15))
+    assert call(["plan", *patients(given=many)(home)[1:]], capfd).code == 0
     assert call(prediction("table", "new.csv", "x,y\n1,2\n")(home), capfd).code == 0
     assert call(["predict", "done", "table.csv"], capfd).code == 0
     finished(home, "image")

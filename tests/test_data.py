@@ -600,3 +600,45 @@ def test_the_shared_texts_are_read_whole(shared, name, n, n_classes):
     data = read(shared / "text" / name)
     assert data.schema.modality == "text"
     assert (len(data.examples), len(data.schema.classes)) == (n, n_classes)
+
+
+# groups
+
+
+def test_the_group_is_no_feature_and_its_codes_follow_its_names(tmp_path):
+    names = ["b", "a", "b", "c"] * 5
+    lines = [f"{index * 0.5},{name},{('yes', 'no')[index % 2]}" for index, name in enumerate(names)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,patient,label", *lines]))
+    data = read(tmp_path / "t.csv", group="patient")
+    assert [column.name for column in data.schema.columns] == ["x"]
+    assert data.groups.dtype == np.int64
+    assert data.groups.tolist() == [1, 0, 1, 2] * 5
+    assert read(tmp_path / "t.csv").groups is None
+    assert data.fingerprint() != read(tmp_path / "t.csv").fingerprint()
+
+
+def test_rows_without_a_label_take_their_groups_with_them(tmp_path):
+    (tmp_path / "t.csv").write_text("x,patient,label\n1,a,yes\n2,b,\n3,c,no\n4,c,yes\n5,a,no\n")
+    assert read(tmp_path / "t.csv", group="patient").groups.tolist() == [0, 1, 1, 0]
+
+
+def test_groups_of_texts_are_read(tmp_path):
+    lines = [f"the {index}th of my short sentences,author{index % 3},{index % 2}" for index in range(30)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,author,label", *lines]))
+    data = read(tmp_path / "t.csv", group="author")
+    assert data.schema.modality == "text"
+    assert data.groups.tolist() == [0, 1, 2] * 10
+    assert data.warnings == ()  # the group's column is not one that was left out
+
+
+def test_groups_of_arrays_are_one_and_the_same_in_all_parts(tmp_path):
+    np.savez(
+        tmp_path / "d.npz",
+        train_features=np.eye(4),
+        train_labels=[0, 1, 0, 1],
+        train_patient=[7, 7, 8, 9],
+        test_features=np.eye(4)[:2],
+        test_labels=[0, 1],
+        test_patient=[[9.0], [10.0]],
+    )
+    assert read(tmp_path / "d.npz", group="patient").groups.tolist() == [1, 1, 2, 3, 3, 0]  # "10" sorts before "7"

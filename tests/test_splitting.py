@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -251,3 +253,134 @@ def test_a_class_without_examples_is_told():
     schema = Schema("vector", "classification", (2,), "float32", ("c0", "c1", "c2"))
     splits = split(Dataset("d", schema, data.examples, data.labels), None, 0)
     assert splits.warnings == ("class 'c2' has no examples",)
+
+
+def grouped(n_groups, *, seed=0, largest=12, classes=2, parts=None, modality="vector", task="classification"):
+    """Points in groups of one to ``largest``, of mixed classes."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(n_groups), rng.integers(1, largest + 1, n_groups)))
+    labels = rng.integers(0, classes, len(groups)) if task == "classification" else rng.normal(size=len(groups))
+    return replace(points(labels, parts=parts, modality=modality, task=task), groups=groups)
+
+
+def homes(data, splits):
+    """The naive twin: each group's number, and the splits that it is found in."""
+    found: dict[int, set[str]] = {}
+    for name, rows in splits.rows.items():
+        for row in rows:
+            found.setdefault(int(data.groups[row]), set()).add(name)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_group_is_never_cut(seed, task):
+    data = grouped(120, seed=seed, task=task)
+    splits = split(data, None, seed)
+    assert all(len(names) == 1 for names in homes(data, splits).values())
+    n = len(data.labels)
+    assert sum(sizes_of(splits).values()) == n
+    shares = {name: size / n for name, size in sizes_of(splits).items()}
+    assert shares == pytest.approx({"train": 0.4, "tune": 0.2, "guard": 0.4}, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_and_their_copies_stay_together_along_whole_chains(seed):
+    data = grouped(60, seed=seed, largest=4)
+    for first, second in ((0, 1), (1, 2), (10, 11)):  # a copy ties group 0 to 1, another 1 to 2
+        one, other = (np.flatnonzero(data.groups == group)[0] for group in (first, second))
+        data.examples[other] = data.examples[one]
+    splits = split(data, None, seed)
+    found = homes(data, splits)
+    assert all(len(names) == 1 for names in found.values())
+    assert len(found[0] | found[1] | found[2]) == len(found[10] | found[11]) == 1
+    assert any("57 of 60 to be dealt" in warning for warning in splits.warnings)
+
+
+def test_classes_keep_their_shares_as_far_as_groups_allow():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(200), 5)
+    of_group = rng.choice(3, 200, p=[0.7, 0.2, 0.1])  # a patient has one diagnosis
+    data = replace(points(of_group[groups]), groups=groups)
+    splits = split(data, None, 0)
+    for rows in splits.rows.values():
+        share = np.bincount(data.labels[rows], minlength=3) / len(rows)
+        assert share == pytest.approx(np.bincount(data.labels) / 1000, abs=0.03)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_class_of_two_groups_is_learnt_and_judged(seed):
+    groups = np.repeat(np.arange(42), 5)
+    data = replace(points(np.where(groups >= 40, 2, groups % 2)), groups=groups)
+    splits = split(data, None, seed)
+    judged = np.concatenate([splits.rows["tune"], splits.rows["guard"]])
+    assert set(data.labels[splits.rows["train"]]) == set(data.labels[judged]) == {0, 1, 2}
+
+
+def test_a_class_of_one_group_is_refused():
+    groups = np.repeat(np.arange(41), 5)
+    data = replace(points(np.where(groups >= 40, 2, groups % 2)), groups=groups)
+    with pytest.raises(InputError, match=r"at least 2 groups.*'c2' with 5 in all"):
+        split(data, None, 0)
+
+
+def test_groups_of_one_seed_stay_where_they_are():
+    data = grouped(100)
+    first, again, other = (split(data, None, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(first.rows[name], again.rows[name]) for name in first.rows)
+    assert not np.array_equal(first.rows["train"], other.rows["train"])
+
+
+def test_any_group_may_come_into_any_split():
+    data = grouped(20, largest=3)
+    seen = {name: set() for name in ("train", "tune", "guard")}
+    for seed in range(200):
+        for group, names in homes(data, split(data, None, seed)).items():
+            seen[names.pop()].add(group)
+    assert all(groups == set(range(20)) for groups in seen.values())
+
+
+def test_fewer_groups_than_splits_are_refused():
+    data = replace(two_classes(60), groups=np.repeat([0, 1], 30))
+    with pytest.raises(InputError, match="at least 3 groups, one for each of train, tune, guard") as caught:
+        split(data, None, 0)
+    assert (caught.value.where, caught.value.found) == ("task.group", "2")
+
+
+def test_groups_of_one_example_each_are_told():
+    data = replace(two_classes(60), groups=np.arange(60))
+    assert "task.group: every one of 60 examples is a group of its own" in split(data, None, 0).warnings
+
+
+def test_a_group_that_also_stands_in_the_own_test_part_is_dropped_from_the_rest():
+    groups = np.r_[np.repeat(np.arange(50), 4), np.repeat(np.arange(48, 73), 4)]  # 48 and 49 stand on both sides
+    data = replace(points(np.arange(300) % 2, parts={"test": np.arange(200, 300)}), groups=groups)
+    splits = split(data, None, 0)
+    assert sizes_of(splits)["test"] == 100
+    assert sum(sizes_of(splits).values()) == 292
+    assert all(len(names) == 1 for names in homes(data, splits).values())
+    told = "dropped from the rest: 8 examples that also stand in the own test part, or whose group stands there"
+    assert told in splits.warnings
+
+
+def test_own_parts_that_cut_through_every_group_are_refused():
+    data = replace(points(np.arange(300) % 2, parts={"test": np.arange(100)}), groups=np.arange(300) % 100)
+    with pytest.raises(
+        InputError, match="do not cut through the groups, found every group of the rest in the own test"
+    ):
+        split(data, None, 0)
+
+
+def test_a_size_for_an_own_part_takes_whole_groups():
+    groups = np.arange(1400) // 7
+    data = replace(points(np.arange(1400) % 2, parts={"test": np.arange(700, 1400)}), groups=groups)
+    splits = split(data, {"test": 350}, 0)
+    assert len(splits.rows["test"]) == pytest.approx(350, abs=7)
+    assert set(np.unique(groups[splits.rows["test"]], return_counts=True)[1]) == {7}
+
+
+def test_a_coarse_table_is_split_by_groups():
+    rng = np.random.default_rng(0)
+    data = points(rng.integers(0, 2, 300), rng.integers(0, 3, (300, 2)), modality="table")
+    data = replace(data, groups=np.arange(300) // 3)
+    assert all(len(names) == 1 for names in homes(data, split(data, None, 0)).values())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, hookimpl
-from autoxfer_builtins.reading import PARTS, locate
+from autoxfer_builtins.reading import PARTS, locate, no_groups
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 GREY = ("1", "L", "LA")
@@ -44,6 +44,7 @@ class FolderReader(DatasetReader):
         folder = locate(spec)
         if spec.target not in (None, "label", "class") or spec.task == "regression":
             raise InputError("the folders' names as classes", f"target {spec.target!r}, {spec.task}", "task.target")
+        no_groups(spec, "folders of images")
         warnings: list[str] = []
         found = _find(folder, warnings)
         headers = [_header(one.path) for one in found]

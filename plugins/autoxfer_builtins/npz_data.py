@@ -1,7 +1,8 @@
 """Arrays in a .npz file: images or vectors, their labels, and the user's own parts.
 
 Keys: ``images`` or ``features``, with ``labels``; or each with a prefix, ``train_``, ``val_``, ``test_`` and so on.
-``class_names`` names the classes of ``labels``. A target X reads the key X instead, and ``X_names`` beside it.
+``class_names`` names the classes of ``labels``. A target X reads the key X instead, and ``X_names`` beside it. A group
+X reads the key X, with the same prefixes: which examples belong together.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, encode, hookimpl
-from autoxfer_builtins.reading import PARTS, index, locate, numbers, unknown_target
+from autoxfer_builtins.reading import PARTS, group_codes, index, locate, numbers, unknown_group, unknown_target
 
 EXAMPLES = ("images", "features")
 Arrays = Mapping[str, NDArray[Any]]
@@ -47,9 +49,11 @@ class NpzReader(DatasetReader):
                 parts[prefix[:-1]] = np.arange(start, start + len(x))
             start += len(x)
         _check_alike(examples, [prefix + kind for prefix in prefixes], path.name)
+        groups = _groups(arrays, spec, (kind, target), prefixes, path.name)
         names = _names(arrays, target)
         schema, y = _labelled(np.concatenate(labels), names, spec, f"{path.name}: {target}")
-        return _dataset(path, np.concatenate(examples), y, schema, parts)
+        dataset = _dataset(path, np.concatenate(examples), y, schema, parts)
+        return replace(dataset, groups=groups)
 
 
 def _load(path: Path) -> Arrays:
@@ -104,6 +108,27 @@ def _pair(arrays: Arrays, kind: str, target: str, where: str) -> tuple[NDArray[A
     if len(x) == 0:
         raise InputError(f"at least one example in {kind}", "none", where)
     return x, y
+
+
+def _groups(
+    arrays: Arrays, spec: DataSpec, used: tuple[str, str], prefixes: list[str], where: str
+) -> NDArray[np.int64] | None:
+    """Read which examples belong together, over all parts. Raises InputError where an array does not say so."""
+    if spec.group is None:
+        return None
+    others = {_bare(key) for key in arrays} - {*used, *EXAMPLES}
+    if spec.group not in others:
+        raise unknown_group(spec, sorted(name for name in others if not name.endswith("_names")))
+    values: list[Any] = []
+    for prefix in prefixes:
+        key, beside = prefix + spec.group, prefix + used[0]
+        if key not in arrays:
+            raise InputError(f"the key {key} beside {beside}", f"the keys {', '.join(arrays)}", "task.group")
+        n = len(arrays[beside])
+        if arrays[key].shape not in ((n,), (n, 1)):
+            raise InputError(f"{key} of shape ({n},), one for each example", f"shape {arrays[key].shape}", where)
+        values += arrays[key].ravel().tolist()
+    return group_codes(values, f"{where}: {spec.group}")
 
 
 def _check_alike(examples: list[NDArray[Any]], keys: list[str], where: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer import DataSpec, InputError
+from autoxfer import DataSpec, InputError, as_text
 
 PARTS = ("train", "tune", "validation", "val", "guard", "test")
 LABELS = ("label", "labels", "target", "class", "y")
@@ -38,6 +38,29 @@ def unknown_target(spec: DataSpec, names: list[str]) -> InputError:
     """Make the error for a target that the data does not have."""
     found = f"{spec.target!r}{nearest(spec.target or '', names)}"
     return InputError(f"one of {', '.join(names)}", found, "task.target")
+
+
+def unknown_group(spec: DataSpec, names: Iterable[str]) -> InputError:
+    """Make the error for a group that the data does not have."""
+    names = list(names)
+    found = f"{spec.group!r}{nearest(spec.group or '', names)}"
+    return InputError(f"one of {', '.join(names)}" if names else "no group", found, "task.group")
+
+
+def no_groups(spec: DataSpec, what: str) -> None:
+    """Refuse a group where the data cannot say which examples belong together. Raises InputError."""
+    if spec.group is not None:
+        raise InputError(f"no group: {what} do not say which examples belong together", repr(spec.group), "task.group")
+
+
+def group_codes(values: Sequence[Any], where: str) -> NDArray[np.int64]:
+    """Give each group, a name or a number, a code: (n,). Raises InputError where one is missing."""
+    texts = as_text(values)
+    n_missing = sum(text is None for text in texts)
+    if n_missing:
+        found = f"none in {n_missing:,} of {len(texts):,}, the first of them example {texts.index(None)} (from 0)"
+        raise InputError("a group for every example", found, where)
+    return np.unique(np.array(texts, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
 
 
 def numbers(labels: NDArray[Any], where: str) -> NDArray[np.float32]:

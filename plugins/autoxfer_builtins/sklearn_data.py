@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, hookimpl
-from autoxfer_builtins.reading import LABELS, index, nearest, numbers, unknown_target
+from autoxfer_builtins.reading import LABELS, index, nearest, no_groups, numbers, unknown_target
 
 Content = tuple[Literal["image", "table"], Literal["uint8", "float32"], NDArray[Any], tuple[Column, ...]]
 
@@ -40,6 +40,7 @@ class SklearnReader(DatasetReader):
             raise InputError(f"{SCHEME} and one of {', '.join(LOADERS)}", found, "task.data")
         if spec.target not in (None, *LABELS):
             raise unknown_target(spec, ["label"])
+        no_groups(spec, "scikit-learn's data sets")
         from sklearn import datasets  # noqa: PLC0415  (heavy, and needed by this reader alone)
 
         bunch = getattr(datasets, f"load_{name}")(**LOADERS[name])

@@ -1,4 +1,4 @@
-"""Tables in .csv and .parquet files: numbers, categories, gaps or texts, a target column, perhaps one called split."""
+"""Tables in .csv and .parquet files: numbers, categories, gaps or texts; a target; perhaps groups and own splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
 from autoxfer.records import Task
 from autoxfer_builtins.columns import choose_columns, is_number, text_columns
-from autoxfer_builtins.reading import LABELS, PARTS, index, locate, numbers, unknown_target
+from autoxfer_builtins.reading import LABELS, PARTS, group_codes, index, locate, numbers, unknown_group, unknown_target
 
 SUFFIXES = (".csv", ".parquet")
 SPLIT = "split"
@@ -39,9 +39,10 @@ class TableReader(DatasetReader):
         table = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
         warnings: list[str] = []
         target = _target(list(table), spec, warnings)
+        _check_group(list(table), spec, target)
         table, labels = _labelled(table, target, warnings, path.name)
         y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
-        features = {name: values for name, values in table.items() if name not in (target, SPLIT)}
+        features = {name: values for name, values in table.items() if name not in (target, SPLIT, spec.group)}
         task: Task = "classification" if classes else "regression"
         if texts := text_columns(features):
             column = _only_text(texts, list(features), warnings, path.name)
@@ -50,7 +51,8 @@ class TableReader(DatasetReader):
             columns = choose_columns(features, warnings, path.name)
             schema = Schema("table", task, (len(columns),), "float32", classes, columns, target)
         parts = _parts(table[SPLIT], path.name) if SPLIT in table and target != SPLIT else {}
-        return Dataset(path.stem, schema, encode(schema, features, path.name), y, parts, tuple(warnings))
+        groups = group_codes(table[spec.group], f"{path.name}: column {spec.group!r}") if spec.group else None
+        return Dataset(path.stem, schema, encode(schema, features, path.name), y, parts, tuple(warnings), groups)
 
 
 def _only_text(texts: list[str], names: list[str], warnings: list[str], where: str) -> Column:
@@ -127,6 +129,16 @@ def _target(names: list[str], spec: DataSpec, warnings: list[str]) -> str:
     last = [name for name in names if name != SPLIT][-1]
     warnings.append(f"no target is named: the last column, {last!r}, is taken")
     return last
+
+
+def _check_group(names: list[str], spec: DataSpec, target: str) -> None:
+    """Refuse a group that is no column, or one that means something else. Raises InputError."""
+    others = [name for name in names if name not in (target, SPLIT)]
+    if spec.group is not None and spec.group not in others:
+        if spec.group in names:
+            what = "the target" if spec.group == target else "the column of the user's own splits"
+            raise InputError(f"one of {', '.join(others)}", f"{spec.group!r}, {what}", "task.group")
+        raise unknown_group(spec, others)
 
 
 def _labelled(table: Table, target: str, warnings: list[str], where: str) -> tuple[Table, list[str]]:
