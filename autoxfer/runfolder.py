@@ -112,6 +112,26 @@ class RunFolder:
         """The files of the winner's recipe, trained again."""
         return self.path / "winner_refit"
 
+    @property
+    def looks(self) -> Path:
+        """The ledger of looks at the guard; it lies beside the run folders, for all of them."""
+        return self.path.parent / "looks.jsonl"
+
+    @property
+    def diagnostics(self) -> Path:
+        """What was measured of the sources before the search."""
+        return self.path / "diagnostics.json"
+
+    @property
+    def curves(self) -> Path:
+        """Losses of each study's recipe on parts of the train split, once a run has been explained."""
+        return self.path / "curves.json"
+
+    @property
+    def explanation(self) -> Path:
+        """The plot of gains and scores."""
+        return self.path / "explanation.png"
+
     def best(self, study: str) -> Path:
         """Find the best weights of a study."""
         return self.path / "studies" / study / "best.safetensors"
