@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,44 +40,62 @@ class Splits:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What is to be dealt, and how: stratified by class, copies and groups together."""
+
+    rows: Rows  # ascending
+    own: Mapping[str, Rows]  # the data set's own parts, which stay as they are
+    units: Rows  # (n,) of the whole data set: who shares a number goes to one split
+    draw: Callable[[Rows, Mapping[str, int], np.random.Generator], dict[str, Rows]]  # rows, sizes wanted, rng
+    warnings: list[str]
+
+
 def split(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: int) -> Splits:
     """Draw the splits that the data set does not bring. Raises InputError where sizes or classes do not allow it."""
-    sizes = _checked(sizes or {})
+    sizes = checked(sizes or {})
     rng = np.random.default_rng(derive_seed(seed, "split"))
-    strata = dataset.labels if dataset.schema.task == "classification" else np.zeros(len(dataset.labels), np.int64)
-    if len(np.unique(dataset.labels)) < 2:
-        expected = "at least two classes" if dataset.schema.task == "classification" else "labels that differ"
-        raise InputError(expected, _one_label(dataset), "task.data")
-    group, warnings = _copies(dataset)
-    draw = _draw
+    pool = open_pool(dataset)
+    own, warnings = pool.own, pool.warnings
+    wanted = _counts(len(pool.rows), own, sizes, warnings)
     if dataset.groups is not None:
-        group, draw = _tied(group, dataset.groups, warnings), deal
-    own = _own(dataset)
-    taken = [own[name] for name in own]
-    pool = np.setdiff1d(np.arange(len(dataset.labels)), np.concatenate(taken) if taken else np.array([], np.int64))
-    pool, own = _without_leaks(pool, own, group, warnings, grouped=dataset.groups is not None)
-    wanted = _counts(len(pool), own, sizes, warnings)
-    if dataset.groups is not None:
-        _check_groups(wanted, len(np.unique(group[pool])))
+        _check_groups(wanted, len(np.unique(pool.units[pool.rows])))
     if dataset.schema.task == "classification":
-        _check_room(wanted, own, len(np.unique(strata)))
-    rows = draw(pool, wanted, strata, group, rng)
+        _check_room(wanted, own, len(np.unique(dataset.labels)))
+    rows = pool.draw(pool.rows, wanted, rng)
     for name, part in own.items():
-        count = _count_of_own(name, len(part), sizes, warnings)
-        rows[name] = part if count == len(part) else draw(part, {name: count}, strata, group, rng)[name]
+        count = count_of_own(name, len(part), sizes, warnings)
+        rows[name] = part if count == len(part) else pool.draw(part, {name: count}, rng)[name]
     rows = {name: rows[name] for name in SPLITS if name in rows}
     empty = [name for name in rows if len(rows[name]) == 0]
     if empty:
         together = "copies" if dataset.groups is None else "groups and copies"
         raise InputError(
-            f"examples in every split, {together} kept together; {len(pool):,} rows", f"none for {empty[0]}", WHERE
+            f"examples in every split, {together} kept together; {len(pool.rows):,} rows", f"none for {empty[0]}", WHERE
         )
     if dataset.schema.task == "classification":
         _check_classes(dataset, rows, warnings)
     return Splits(rows, tuple(warnings))
 
 
-def _checked(sizes: Mapping[str, Any]) -> dict[str, float | int]:
+def open_pool(dataset: Dataset, keep: Collection[str] = SPLITS) -> Pool:
+    """Find what is to be dealt: everything but the own parts to be kept. Raises InputError for what cannot be split."""
+    strata = dataset.labels if dataset.schema.task == "classification" else np.zeros(len(dataset.labels), np.int64)
+    if len(np.unique(dataset.labels)) < 2:
+        expected = "at least two classes" if dataset.schema.task == "classification" else "labels that differ"
+        raise InputError(expected, _one_label(dataset), "task.data")
+    units, warnings = _copies(dataset)
+    draw = _draw
+    if dataset.groups is not None:
+        units, draw = _tied(units, dataset.groups, warnings), deal
+    own = {name: rows for name, rows in _own(dataset).items() if name in keep}
+    taken = [own[name] for name in own]
+    rows = np.setdiff1d(np.arange(len(dataset.labels)), np.concatenate(taken) if taken else np.array([], np.int64))
+    rows, own = _without_leaks(rows, own, units, warnings, grouped=dataset.groups is not None)
+    return Pool(rows, own, units, lambda part, wanted, rng: draw(part, wanted, strata, units, rng), warnings)
+
+
+def checked(sizes: Mapping[str, Any]) -> dict[str, float | int]:
     """Check the sizes by themselves: names, kinds, ranges, the sum of the fractions."""
     for name, size in sizes.items():
         where = f"{WHERE}.{name}"
@@ -220,7 +238,7 @@ def _check_room(wanted: Mapping[str, int], own: Mapping[str, Rows], n_classes: i
         raise InputError(f"an example of each of {n_classes} classes in tune or guard", f"{judged} in both", WHERE)
 
 
-def _count_of_own(name: str, n: int, sizes: Mapping[str, float | int], warnings: list[str]) -> int:
+def count_of_own(name: str, n: int, sizes: Mapping[str, float | int], warnings: list[str]) -> int:
     """How many of an own part's ``n`` examples the user asks for; all where nothing is said."""
     size = sizes.get(name, n)
     count = size if isinstance(size, int) else max(1, round(size * n))
