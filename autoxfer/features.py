@@ -118,6 +118,14 @@ class Features:
         """Compute one input for a whole split, (n, ...) on the device, once; the name must be resolved."""
         return self._kept(name, split, at_any_size=True).to(self.device)
 
+    def some(self, name: Input, split: str, rows: Tensor) -> Tensor:
+        """Look up or compute one input for a few rows of a split, on the device; nothing new is kept."""
+        if (name, split) in self._cache:
+            kept = self._cache[name, split]
+            return kept[rows.to(kept.device)].to(self.device)
+        with torch.no_grad():
+            return self._read(self.reader((name,)), self._unpack(self._stored[split][rows.to(self.device)]))[0]
+
     def stored(self, split: str) -> Tensor:
         """Give the examples of a split as they are stored, on the device."""
         return self._stored[split]
