@@ -13,6 +13,8 @@ from autoxfer import tracking, tuning
 from autoxfer.records import (
     Entry,
     Logged,
+    Look,
+    Looks,
     Observer,
     RunFinished,
     RunRecord,
@@ -92,8 +94,13 @@ def read_record(value: Mapping[str, Any]) -> RunRecord:
             "entries": tuple(Entry(**{**line, "verdict": _verdict(line["verdict"])}) for line in value["entries"]),
             "mlflow": Logged(**value["mlflow"]),
             "refit": Winner(**value["refit"]) if value.get("refit") else None,
+            "looks": _looks(value["looks"]) if value.get("looks") else None,
         }
     )
+
+
+def _looks(value: Mapping[str, Any]) -> Looks:
+    return Looks(Look(**value["own"]), tuple(Look(**look) for look in value["earlier"]))
 
 
 def _verdict(value: Mapping[str, Any] | None) -> Verdict | None:

@@ -105,8 +105,8 @@ def _best(finalists: Sequence[Finalist]) -> Finalist:
 
 
 def certified(study: str, verdicts: Mapping[str, Verdict]) -> bool:
-    """Whether a winner was accepted by the guard, or is scratch itself."""
-    return study not in verdicts or verdicts[study].accepted
+    """Whether a winner was accepted by a guard that was asked for the first time, or is scratch itself."""
+    return study not in verdicts or (verdicts[study].accepted and not verdicts[study].exploratory)
 
 
 def under_tuned(baseline: StudyResult, min_trials: int) -> str:

@@ -142,7 +142,7 @@ class Verdict:
     detectable: float  # smallest true gain that this guard finds with power .8 at this level
     reason: str  # one sentence for a practitioner
     approximate: bool = False  # the test holds its level for many examples only, not exactly at every number of them
-    exploratory: bool = False  # an earlier run with another configuration has looked at these data already
+    exploratory: bool = False  # an earlier run with other settings has looked at these data: certifies nothing
 
     @property
     def accepted(self) -> bool:
@@ -188,6 +188,42 @@ class Winner:
 
 
 @dataclass(frozen=True)
+class Look:
+    """One question put to the guard: of which examples, with which settings, by whom, when."""
+
+    time: str  # ISO 8601, UTC
+    data: str  # fingerprint of the data set
+    guard: str  # of the guard split's examples and labels; empty where there is no such split
+    config: str  # of all that decides what the guard is asked
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Looks:
+    """A run's look at the guard, and those that others took at the same examples before it."""
+
+    own: Look
+    earlier: tuple[Look, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """Which look this is, counted from 1; from the second on the verdicts are exploratory."""
+        return len(self.earlier) + 1
+
+    @property
+    def note(self) -> str:
+        """Say what earlier looks mean for this one, and what to do; empty for the first."""
+        if not self.earlier:
+            return ""
+        named = " and ".join(f"run {look.run_id} on {look.time[:10]}" for look in self.earlier[-2:])
+        more = f"{len(self.earlier) - 2} before, then " if len(self.earlier) > 2 else ""
+        return (
+            f"this is look {self.number} at these data, with other settings than earlier ones ({more}{named}): its "
+            "verdicts are exploratory, and no transfer is certified; a guard split of fresh examples certifies again"
+        )
+
+
+@dataclass(frozen=True)
 class Logged:
     """Where MLflow keeps the run; empty strings where tracking is off."""
 
@@ -210,11 +246,14 @@ class RunRecord:
     mlflow: Logged
     timings: Mapping[str, float]  # seconds by stage
     refit: Winner | None = None  # the winner's recipe trained again on everything but test; never certified
+    looks: Looks | None = None  # at the guard; None in records of versions that did not count them
     schema_version: int = SCHEMA_VERSION
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; every verdict carries ``accepted`` beside its decision."""
+        """Plain data for JSON; every verdict carries ``accepted`` beside its decision, the looks number and note."""
         plain = dataclasses.asdict(self)
+        if self.looks is not None:
+            plain["looks"] |= {"number": self.looks.number, "note": self.looks.note}
         for entry, record in zip(plain["entries"], self.entries, strict=True):
             if record.verdict is not None:
                 entry["verdict"]["accepted"] = record.verdict.accepted

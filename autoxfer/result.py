@@ -49,6 +49,7 @@ class Result:
                 "gain": None if entry.verdict is None else entry.verdict.effect,
                 "p_value": None if entry.verdict is None else entry.verdict.p_value,
                 "verdict": "baseline" if entry.strategy == BASELINE else entry.verdict and entry.verdict.decision,
+                "exploratory": entry.verdict is not None and entry.verdict.exploratory,
                 "trials": entry.n_trials,
                 "seconds": entry.seconds,
             }

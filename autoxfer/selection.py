@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
-from autoxfer import closing, refitting, runfolder, tracking
+from autoxfer import closing, looks, refitting, runfolder, tracking
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
@@ -20,6 +20,7 @@ from autoxfer.finalists import Finalist, certified, choose, entry, judge
 from autoxfer.records import (
     Event,
     Logged,
+    Looks,
     Observer,
     RunRecord,
     RunStarted,
@@ -94,6 +95,7 @@ class _Run:
     settings: tracking.TrackingSettings
     observers: Sequence[Observer]
     timings: dict[str, float] = field(default_factory=dict)
+    looks: Looks | None = None
 
     def finish(self) -> Result:
         """Do what is still to be done. Every stage can be repeated: it ends where it ended before."""
@@ -109,17 +111,26 @@ class _Run:
                     self.setting.metric.name,
                 )
             )
-            for warning in self.setting.warnings:
+            foreseen = looks.preview(self.setting, self.folder).note
+            for warning in (*self.setting.warnings, *filter(None, [foreseen])):
                 self._tell(Warned(warning))
             with self._stage("search"):
                 results = search(self.setting, self.folder, self._bench, self._tell)
             with self._stage("guard"):
                 finalists = {result.id: self._finalist(result) for result in results if result.best is not None}
-                verdicts = self._judge(results, finalists)
+                self.looks = looks.take(self.setting, self.folder, self.settings, self._warn)
+                if self.looks.note and self.looks.note != foreseen:
+                    self._warn(self.looks.note)
+                verdicts = self._judge(results, finalists, exploratory=self.looks.number > 1)
                 self._write_losses(finalists)
             chosen = choose(finalists, verdicts, config.guard.when_undecided)
             if not certified(chosen, verdicts):
-                self._tell(Warned(f"{chosen} is NOT CERTIFIED: no test has shown that it beats scratch"))
+                why = (
+                    "the guard was asked before"
+                    if verdicts[chosen].accepted
+                    else "no test has shown that it beats scratch"
+                )
+                self._warn(f"{chosen} is NOT CERTIFIED: {why}")
             record = self._record(results, finalists, verdicts, chosen, {})
             runfolder.write_json(self.folder.result, record.as_dict())  # the verdicts stand before test is looked at
             with self._stage("test"):
@@ -152,7 +163,9 @@ class _Run:
                 value = metric.value(predictions, self.setting.targets[split].labels)
         return Finalist(study, study.best, composed, float(value), losses["guard"], losses["tune"])
 
-    def _judge(self, results: Sequence[StudyResult], finalists: Mapping[str, Finalist]) -> dict[str, Verdict]:
+    def _judge(
+        self, results: Sequence[StudyResult], finalists: Mapping[str, Finalist], *, exploratory: bool
+    ) -> dict[str, Verdict]:
         """Ask the guard, once."""
         config = self.setting.config
         verdicts = judge(
@@ -164,6 +177,7 @@ class _Run:
             min_trials=config.budget.min_trials,
             n_guard=len(self.setting.rows("guard")),
         )
+        verdicts = {name: replace(verdict, exploratory=exploratory) for name, verdict in verdicts.items()}
         for name, verdict in verdicts.items():
             self._tell(VerdictReached(name, verdict))
         return verdicts
@@ -184,7 +198,7 @@ class _Run:
         try:
             composed = refitting.refit(self.setting, self.folder, job, finalist.trial.outcome.notes)
         except AutoxferError as error:
-            self._tell(Warned(f"no refit: {error}"))
+            self._warn(f"no refit: {error}")
             return record
         scores = self._test({job.study: replace(finalist, composed=composed)})
         refit = refitting.uncertified(record.winner, scores.get(job.study))
@@ -224,7 +238,8 @@ class _Run:
         winner = Winner(
             best.strategy, best.source, best.params, best.tune, best.guard, best.test, certified(chosen, verdicts)
         )
-        return RunRecord(self.folder.run_id, self.setting.task(), winner, entries, Logged(), dict(self.timings))
+        task, timings = self.setting.task(), dict(self.timings)
+        return RunRecord(self.folder.run_id, task, winner, entries, Logged(), timings, looks=self.looks)
 
     def _write_losses(self, finalists: Mapping[str, Finalist]) -> None:
         import pandas as pd  # noqa: PLC0415
@@ -240,6 +255,9 @@ class _Run:
         started = time.monotonic()
         yield
         self.timings[name] = time.monotonic() - started
+
+    def _warn(self, text: str) -> None:
+        self._tell(Warned(text))
 
     def _tell(self, event: Event) -> None:
         for observer in self.observers:

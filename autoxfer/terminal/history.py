@@ -25,12 +25,14 @@ def rows(past: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         words = [run[key] or "-" for key in ("run_id", "task", "metric", "winner")]
         if run["certified"] is False:
             words[-1] += " (NOT CERTIFIED)"
+        if (run["look"] or 1) > 1:
+            words[-1] += f" (look {run['look']}: exploratory)"
         lines.append((*words, *scores, run["state"], run["model"] or "-"))
     return lines
 
 
 def _describe(folder: RunFolder) -> dict[str, Any]:
-    run: dict[str, Any] = dict.fromkeys(("task", "metric", "winner", "guard", "test", "certified", "model"))
+    run: dict[str, Any] = dict.fromkeys(("task", "metric", "winner", "guard", "test", "certified", "look", "model"))
     run = {"run_id": folder.run_id, "folder": str(folder.path), "state": "unfinished", **run}
     try:
         config = parse(folder.config.read_text(encoding="utf-8"), str(folder.config))[0]
@@ -50,6 +52,7 @@ def _outcome(result: dict[str, Any]) -> dict[str, Any]:
         "metric": result["task"]["metric"],
         "winner": winner["strategy"] if winner["source"] is None else f"{winner['strategy']}@{winner['source']}",
         **{key: winner[key] for key in ("guard", "test", "certified")},
+        "look": (result.get("looks") or {}).get("number"),
         "model": _model(logged),
         "state": "not logged"
         if finished == "finished" and logged["tracking_uri"] and not logged["run_id"]

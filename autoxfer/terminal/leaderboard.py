@@ -47,7 +47,8 @@ def table(record: RunRecord, *, interval: bool) -> tuple[tuple[str, ...], list[R
     test = any(entry.test is not None for entry in record.entries)
     gained = "gain (mse)" if record.task.get("metric") in SQUARED else "gain"
     headings = ("", "strategy", "source", "tune", "guard", *(["test"] if test else []), gained)
-    headings = (*headings, *(["interval"] if interval else []), "verdict")
+    exploratory = any(entry.verdict is not None and entry.verdict.exploratory for entry in record.entries)
+    headings = (*headings, *(["interval"] if interval else []), "exploratory verdict" if exploratory else "verdict")
     rows = []
     for entry in ranked(record):
         verdict = entry.verdict
@@ -70,7 +71,7 @@ def leaderboard(record: RunRecord, width: int = 80) -> Table:
     headings, rows = table(record, interval=width >= WIDE)
     drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in headings:
-        words = name in ("", "strategy", "source", "verdict")
+        words = name in ("", "strategy", "source") or name.endswith("verdict")
         # A long source's name gives way, on two lines: every number and verdict has to be read.
         drawn.add_column(name, justify="left" if words else "right", no_wrap=name != "source", overflow="fold")
     for row in rows:
@@ -97,6 +98,8 @@ def sentences(record: RunRecord) -> list[str]:
         if value is not None
     ]
     certified = "" if winner.certified else ", NOT CERTIFIED"
+    if record.looks is not None and record.looks.note:
+        certified += f", look {record.looks.number} at these data"
     lines.append(f"winner: {study}{certified}, {metric} {', '.join(scores) or 'unknown'}")
     if record.refit is not None:
         measured = "" if record.refit.test is None else f", {metric} {number(record.refit.test)} on test"

@@ -11,13 +11,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from autoxfer.errors import InputError, TrackingError
-from autoxfer.records import Logged, RunRecord, StudyResult
+from autoxfer.records import Logged, Look, RunRecord, StudyResult
 from autoxfer.runfolder import RunFolder
+from autoxfer.tracking import evidence
 from autoxfer.tracking.session import open_client, probe
 from autoxfer.tracking.settings import TrackingSettings, read_settings
-from autoxfer.tracking.writing import Writer
+from autoxfer.tracking.writing import Writer, experiment_name
 
-__all__ = ["TrackingError", "TrackingSettings", "check", "log_run", "read_settings"]
+__all__ = ["TrackingError", "TrackingSettings", "check", "log_run", "past_looks", "read_settings"]
 
 # Both stand back where the user has set the variable. MLflow's own seven retries last four minutes.
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -65,3 +66,27 @@ def log_run(settings: TrackingSettings, folder: Path, record: RunRecord, studies
         return Logged()
     with open_client(settings, PATIENT) as client:
         return Writer(client, settings, RunFolder(folder), record, tuple(studies)).write()
+
+
+def past_looks(settings: TrackingSettings, task: str, own: Look) -> tuple[Look, ...]:
+    """Find the looks that the task's experiment knows of at the same data set or guard split, the earliest first.
+
+    Raises TrackingError.
+    """
+    if not settings.enabled:
+        return ()
+    with open_client(settings, IMPATIENT) as client:
+        experiment = client.get_experiment_by_name(experiment_name(settings, task))
+        if experiment is None:
+            return ()
+        same = [f"tags.`autoxfer.data_fingerprint` = '{own.data}'"]
+        same += [f"tags.`autoxfer.guard_fingerprint` = '{own.guard}'"] * bool(own.guard)
+        runs = [
+            run
+            for wanted in same
+            for run in client.search_runs(
+                [experiment.experiment_id], f"tags.`autoxfer.kind` = 'run' and {wanted}", max_results=1000
+            )
+        ]
+    looks = {run.info.run_id: evidence.look(run.data.tags) for run in runs}
+    return tuple(sorted((look for look in looks.values() if look is not None), key=lambda look: look.time))

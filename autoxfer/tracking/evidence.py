@@ -7,8 +7,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from autoxfer.records import SPLITS, Entry, RunRecord, StudyResult, Verdict
+from autoxfer.records import SPLITS, Entry, Look, RunRecord, StudyResult, Verdict
 
+LOOK = {  # a look's field -> the tag that carries it
+    "time": "autoxfer.looked_at",
+    "data": "autoxfer.data_fingerprint",
+    "guard": "autoxfer.guard_fingerprint",
+    "config": "autoxfer.config_hash",
+    "run_id": "autoxfer.run_id",
+}
 TESTED, REFIT = "tested", "refit"  # which of a run's weights
 
 
@@ -72,20 +79,29 @@ def run_metrics(record: RunRecord) -> dict[str, float]:
 
 
 def tags(record: RunRecord) -> dict[str, str]:
-    """Name what one searches for: the run, the winner, the verdict."""
-    entry, winner = winner_entry(record), record.winner
+    """Name what one searches for: the run, the winner, the verdict, which look at the guard it was."""
+    entry, winner, looks = winner_entry(record), record.winner, record.looks
     verdict = entry.verdict
     values = {
         "run_id": record.run_id,
         "task": record.task.get("name"),
         "metric": record.task.get("metric"),
-        "fingerprint": record.task.get("data_fingerprint"),
+        "data_fingerprint": record.task.get("data_fingerprint"),
         "winner": entry.study,
         "verdict": "baseline" if verdict is None else verdict.decision,
         "certified": "true" if winner.certified else "false",
+        "look": None if looks is None else looks.number,
         "weights": TESTED,
     }
-    return {f"autoxfer.{key}": str(value) for key, value in values.items() if value is not None}
+    taken = {} if looks is None else {tag: getattr(looks.own, name) for name, tag in LOOK.items()}
+    return taken | {f"autoxfer.{key}": str(value) for key, value in values.items() if value is not None}
+
+
+def look(tags: Mapping[str, str]) -> Look | None:
+    """Read a run's look at the guard from its tags; None where it did not count any."""
+    if any(tag not in tags for name, tag in LOOK.items() if name != "guard"):
+        return None
+    return Look(**{name: tags.get(tag, "") for name, tag in LOOK.items()})
 
 
 def as_refit(tags: Mapping[str, str]) -> dict[str, str]:
@@ -102,7 +118,8 @@ def version_tags(record: RunRecord) -> dict[str, str]:
     if verdict is not None:
         numbers |= {"effect": verdict.effect, "p_value": verdict.p_value}
     shown = {f"autoxfer.{key}": f"{value:.6g}" for key, value in finite(numbers).items()}
-    kept = {key: value for key, value in tags(record).items() if key not in ("autoxfer.task", "autoxfer.fingerprint")}
+    left_out = {"autoxfer.task", *LOOK.values()} - {LOOK["run_id"]}
+    kept = {key: value for key, value in tags(record).items() if key not in left_out}
     return kept | shown
 
 
@@ -116,13 +133,16 @@ def verdict_text(record: RunRecord) -> str:
     else:
         state = f"{entry.study} wins ({verdict.decision})"
         if not winner.certified:
-            state = f"NOT CERTIFIED: {entry.study} is only the best on tune ({verdict.decision})"
+            short = "wins, exploratory" if verdict.accepted else "is only the best on tune"
+            state = f"NOT CERTIFIED: {entry.study} {short} ({verdict.decision})"
         lines = [
             f"{state}. {verdict.reason[:1].upper()}{verdict.reason[1:]}.",
             f"Gain over scratch {verdict.effect:+.4g} (interval {verdict.ci_low:+.4g} to {verdict.ci_high:+.4g}), "
             f"{verdict.method}, {verdict.n} guard examples.",
         ]
     scores = [f"{split} {getattr(winner, split):.4g}" for split in SPLITS[1:] if getattr(winner, split) is not None]
+    if record.looks is not None and record.looks.note:
+        lines.append(f"{record.looks.note[:1].upper()}{record.looks.note[1:]}.")
     return "\n\n".join([*lines, f"{record.task.get('metric', 'score')}: {', '.join(scores)}."])
 
 
@@ -157,7 +177,8 @@ def _cells(entry: Entry) -> Iterable[str]:
     if verdict is None:
         judged = ("baseline", "", "")
     else:
-        judged = (verdict.decision, _number(verdict.effect, "+.4g"), _number(verdict.p_value, ".3g"))
+        word = f"{verdict.decision}{' (exploratory)' * verdict.exploratory}"
+        judged = (word, _number(verdict.effect, "+.4g"), _number(verdict.p_value, ".3g"))
     scores = (_number(getattr(entry, split), ".4g") for split in SPLITS[1:])
     return (entry.study, *scores, *judged, str(entry.n_trials), f"{entry.seconds:.0f}")
 

@@ -69,7 +69,7 @@ class Writer:
         """Find or make the experiment; without a server its artifacts lie beside the database, not in the cwd."""
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-        name = self.settings.experiment or self._task
+        name = experiment_name(self.settings, self._task)
         found = self.client.get_experiment_by_name(name)
         if found is None:
             place = self.settings.folder.resolve() / "mlartifacts" / _safe(name)
@@ -254,6 +254,11 @@ class Writer:
         holder = self.client.get_registered_model(name).aliases.get(self.settings.champion, version)
         free = str(holder) == version
         return self.settings.champion if free and self.record.winner.certified else self.settings.challenger
+
+
+def experiment_name(settings: TrackingSettings, task: str) -> str:
+    """Name the experiment in which a task's runs stand."""
+    return settings.experiment or _safe(task)
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
