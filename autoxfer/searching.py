@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 JobMaker = Callable[[int, Mapping[str, Any], tuple[tuple[float, float], ...]], Job]
 
 
-def search(setting: Setting, folder: RunFolder, bench: Bench, tell: Callable[[Event], None]) -> list[StudyResult]:
-    """Tune every study: nothing gets more trials or seconds than the baseline was offered."""
-    config, results = setting.config, []
-    share = None if config.budget.seconds is None else config.budget.seconds / len(setting.studies)
+def search(
+    setting: Setting, folder: RunFolder, bench: Bench, tell: Callable[[Event], None], order: Sequence[str] = ()
+) -> list[StudyResult]:
+    """Tune every study: nothing gets more trials or seconds than the baseline was offered.
+
+    ``order`` names all studies, the baseline first. The results stand as in the run file, whatever came first.
+    """
+    config, results = setting.config, list[StudyResult]()
+    places = {name: place for place, name in enumerate(setting.studies)}
+    share = None if setting.seconds is None else setting.seconds / len(setting.studies)
     if not folder.journal.exists() and folder.path.joinpath("studies").exists():
         tell(Warned("the journal of this run is gone: its finished trials are not known and run again"))
     journal = tuning.Journal(folder.journal)
     with open_engine(config.engine) as engine:
-        for name, plan in setting.studies.items():
+        for name in order or places:
+            plan = setting.studies[name]
             study = tuning.Study(
                 journal, name, plan.space, plan.defaults, seed=config.seed, n_trials=config.budget.trials
             )
@@ -52,6 +59,7 @@ def search(setting: Setting, folder: RunFolder, bench: Bench, tell: Callable[[Ev
                 warn=lambda text: tell(Warned(text)),
             )
             results.append(StudyResult(name, plan.strategy.name, plan.source, trials, seconds(trials)))
+            results.sort(key=lambda result: places[result.id])
             _write_trials(folder, results)
     return results
 

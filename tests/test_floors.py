@@ -18,10 +18,10 @@ FLOORS = (
     "errors records",
     "tracing opening heads cutting preprocessing limits tokens activations",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics linear convex boosting architectures textnets augmentation",
-    "guard grouping splitting encoding preparation building inputfile winnerfiles",
+    "guard diagnostics grouping splitting encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal studies looks searching setting finalists refitting result closing selection planning testing",
+    "datacheck rehearsal studies assessment looks searching setting finalists refitting result closing selection planning testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

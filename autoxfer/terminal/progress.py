@@ -12,6 +12,7 @@ from autoxfer.records import Event, RunFinished, RunStarted, StageStarted, Study
 STAGES = {
     "data": "reading the data and the sources",
     "sources": "loading the sources",
+    "diagnostics": "examining the sources",
     "search": "searching",
     "guard": "asking the guard",
     "test": "scoring on test",
