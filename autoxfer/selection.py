@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
 from autoxfer import closing, looks, refitting, runfolder, tracking
+from autoxfer.assessment import assess
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
@@ -114,8 +115,10 @@ class _Run:
             foreseen = looks.preview(self.setting, self.folder).note
             for warning in (*self.setting.warnings, *filter(None, [foreseen])):
                 self._tell(Warned(warning))
+            with self._stage("diagnostics"):
+                order = assess(self.setting, self.folder)
             with self._stage("search"):
-                results = search(self.setting, self.folder, self._bench, self._tell)
+                results = search(self.setting, self.folder, self._bench, self._tell, order)
             with self._stage("guard"):
                 finalists = {result.id: self._finalist(result) for result in results if result.best is not None}
                 self.looks = looks.take(self.setting, self.folder, self.settings, self._warn)
