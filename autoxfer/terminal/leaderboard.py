@@ -113,6 +113,7 @@ def usage(record: RunRecord, folder: Path) -> list[str]:
     """Say where everything lies and how to use the winner."""
     runs = "" if str(folder.parent) == "runs" else f" --runs {shlex.quote(str(folder.parent))}"
     lines = [f"files:   {folder}", f"predict: autoxfer predict {record.run_id} FILE{runs}"]
+    lines.append(f"explain: autoxfer explain {record.run_id}{runs}")
     logged = record.mlflow
     if logged.name:
         address = f"MLFLOW_TRACKING_URI={shlex.quote(logged.tracking_uri)}"
