@@ -6,7 +6,7 @@ import dataclasses
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -25,9 +25,10 @@ from autoxfer.encoding import encode
 from autoxfer.errors import InputError
 from autoxfer.features import Features
 from autoxfer.metrics import Metric, get_metric
+from autoxfer.partitioning import partition
 from autoxfer.plugins import load_plugins
 from autoxfer.preparation import prepare as prepare_examples
-from autoxfer.records import SPLITS
+from autoxfer.records import SPLITS, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.scoring import Target
 from autoxfer.splitting import Splits, split
@@ -39,9 +40,22 @@ if TYPE_CHECKING:
     from autoxfer.config import RunConfig
     from autoxfer.dataset import Dataset, Schema
     from autoxfer.source import Source
+    from autoxfer.strategy import Strategy
 
 
 T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True)
+class Material:
+    """What is read once, however often it is split."""
+
+    dataset: Dataset
+    metric: Metric
+    sources: Mapping[str, Source]
+    strategies: Mapping[type[Strategy], Mapping[str, Any]]  # with what the user narrowed
+    device: torch.device
 
 
 @final
@@ -59,8 +73,16 @@ class Setting:
     unavailable: Mapping[str, str]  # study -> why it cannot serve this problem
     features: Features
     labels: Tensor  # train: (n,) int64, or (n, 1) float32 standardised
-    targets: Mapping[str, Target]  # tune, guard and, if there is one, test
+    targets: Mapping[str, Target]  # tune, guard and test, as far as there are such splits
     warnings: tuple[str, ...]
+    material: Material
+    folds: tuple[Splits, ...] = ()  # where these are the guard, one by one, the splits above have none
+
+    @property
+    def seconds(self) -> float | None:
+        """What one search may take: of the run's, where it searches once per fold and once more, an equal share."""
+        seconds = self.config.budget.seconds
+        return None if seconds is None else seconds / (1 + (self.config.guard.folds or 0))
 
     @property
     def name(self) -> str:
@@ -91,9 +113,15 @@ class Setting:
             "direction": "maximize" if self.metric.greater_is_better else "minimize",
             "classes": list(schema.classes),
             "sizes": {name: len(self.splits.rows.get(name, ())) for name in SPLITS},
+            "folds": len(self.folds) or None,
             "data_fingerprint": self.fingerprint,
             "warnings": list(self.warnings),
         }
+
+    def fold(self, number: int) -> Setting:
+        """Set up the search of a fold, counted from 1, which is the guard; seeds of its own, nothing read again."""
+        config = self.config.model_copy(update={"seed": derive_seed(self.config.seed, "fold", number)})
+        return assemble(config, self.material, self.folds[number - 1], rehearsed=self.studies)
 
     def bench(self, folder: RunFolder) -> Bench:
         """Set up what runs trials and keeps their weights in ``folder``."""
@@ -162,9 +190,19 @@ def _recorded(folder: RunFolder, key: str, kind: type[T]) -> T:
 
 def prepare(config: RunConfig) -> Setting:
     """Read and check everything. Raises InputError for the first thing that is wrong."""
+    material = read(config)
+    dataset, sizes, seed, n_folds = material.dataset, config.task.splits, config.seed, config.guard.folds
+    if n_folds is None:
+        return assemble(config, material, split(dataset, sizes, seed))
+    parts = partition(dataset, sizes, seed, n_folds)
+    return dataclasses.replace(assemble(config, material, parts.last), folds=parts.folds)
+
+
+def read(config: RunConfig) -> Material:
+    """Read the data set and the sources, and find the plugins. Raises InputError."""
     device = _device(config.device)
     plugins = load_plugins(disabled=config.plugins.disable)
-    chosen = chosen_strategies(config, plugins)
+    strategies = chosen_strategies(config, plugins)
     specs = config.to_source_specs()
     loaders = [plugins.loader_for(spec) for spec in specs]
     spec = config.to_data_spec()
@@ -173,12 +211,18 @@ def prepare(config: RunConfig) -> Setting:
         raise InputError(
             "no group: these data do not say which examples belong together", repr(spec.group), "task.group"
         )
-    schema = dataset.schema
-    metric = get_metric(config.task.metric, schema.task)
-    splits = split(dataset, config.task.splits, config.seed)
+    metric = get_metric(config.task.metric, dataset.schema.task)
     sources = {spec.name: loader.load(spec) for spec, loader in zip(specs, loaders, strict=True)}
     _check_names(sources)
-    schema, examples, sources, cut = _stored(dataset, splits, sources)
+    return Material(dataset, metric, sources, strategies, device)
+
+
+def assemble(
+    config: RunConfig, material: Material, splits: Splits, *, rehearsed: Collection[str] | None = None
+) -> Setting:
+    """Put together what a search on these splits needs; ``rehearsed`` as in ``plan_studies``. Raises InputError."""
+    dataset, metric, device = material.dataset, material.metric, material.device
+    schema, examples, sources, cut = _stored(dataset, splits, dict(material.sources))
     preparation = prepare_examples(schema, examples[splits.rows["train"]])
     for source in sources.values():
         preparation.adapt(source)  # says at once where the data do not fit the source
@@ -196,18 +240,29 @@ def prepare(config: RunConfig) -> Setting:
             schema.modality, preparation.raw_shape, list(sources.values()), preparation.vocabulary
         ),
     )
-    studies, unavailable = plan_studies(config, chosen, general, features)
-    leaks = datacheck.leak_warnings(dataset, splits, config.seed)
+    studies, unavailable = plan_studies(config, material.strategies, general, features, rehearsed)
     warnings = (
         *_budget_warnings(config),
         *dataset.warnings,
         *splits.warnings,
         *cut,
-        *leaks,
+        *datacheck.leak_warnings(dataset, splits, config.seed),
         *(f"{name}: {why}" for name, why in unavailable.items()),
     )
     return Setting(
-        config, dataset, schema, splits, metric, sources, studies, unavailable, features, labels, targets, warnings
+        config=config,
+        dataset=dataset,
+        stored=schema,
+        splits=splits,
+        metric=metric,
+        sources=sources,
+        studies=studies,
+        unavailable=unavailable,
+        features=features,
+        labels=labels,
+        targets=targets,
+        warnings=warnings,
+        material=material,
     )
 
 

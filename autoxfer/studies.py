@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -50,12 +50,15 @@ def plan_studies(
     chosen: Mapping[type[Strategy], Mapping[str, Any]],
     general: Problem,
     features: Features,
+    rehearsed: Collection[str] | None = None,  # studies whose first candidate has run on like examples: these alone
 ) -> tuple[dict[str, StudyPlan], dict[str, str]]:
     """Plan every study that can serve the problem and whose first candidate runs; and say why the others cannot.
 
     Raises InputError where nothing is left to compare with scratch, or the user's own parameters cannot be built.
     """
     studies, unavailable = _studies(config, chosen, general, features.sources)
+    if rehearsed is not None:
+        return {name: plan for name, plan in studies.items() if name in rehearsed}, unavailable
     return _rehearsed(config, studies, unavailable, chosen, features), unavailable
 
 

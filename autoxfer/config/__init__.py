@@ -144,6 +144,12 @@ class GuardConfig(Section):
         default="scratch",
         description="scratch or best_tune: what wins where no transfer is accepted; best_tune is not certified",
     )
+    folds: StrictInt | None = Field(
+        default=None,
+        ge=2,
+        le=20,
+        description="a whole number from 2 to 20: searches that take turns as each other's guard; left out: one search",
+    )
 
 
 @final
@@ -180,7 +186,7 @@ class RunConfig(Section):
         description="a list of strategies; left out: all that are installed and support the task",
     )
     budget: BudgetConfig = Field(default=BudgetConfig(), description="a mapping: trials, seconds, min_trials")
-    guard: GuardConfig = Field(default=GuardConfig(), description="a mapping: alpha, margin, when_undecided")
+    guard: GuardConfig = Field(default=GuardConfig(), description="a mapping: alpha, margin, when_undecided, folds")
     device: StrictStr = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
@@ -192,6 +198,13 @@ class RunConfig(Section):
     seed: StrictInt = Field(default=0, ge=0, description="a whole number of at least 0")
     plugins: PluginsConfig = Field(default=PluginsConfig(), description="a mapping with the key disable")
     directory: Path = Field(default_factory=Path.cwd, description="a folder, where relative paths start")
+
+    @model_validator(mode="after")
+    def _one_guard(self) -> RunConfig:
+        if self.guard.folds is not None and self.task.splits and "guard" in self.task.splits:
+            expected = "no size of guard beside guard.folds, since every fold is the guard once"
+            raise Refused(expected, show(self.task.splits["guard"]), "task", "splits", "guard")
+        return self
 
     @field_validator("sources", "strategies")
     @classmethod
