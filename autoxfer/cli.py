@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -116,6 +117,36 @@ def plan(
     if json:
         return Answer(planned.as_dict())
     print("\n".join(planned.lines()))
+    return None
+
+
+@app.command()
+def explain(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A finished run.")],
+    runs: Runs = Path("runs"),
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the plot there too: .png, .svg or .pdf.")
+    ] = None,
+    no_curves: Annotated[
+        bool, typer.Option("--no-curves", help="Measure no learning curves: nothing is trained.")
+    ] = False,
+    json: Json = False,
+) -> Answer | None:
+    """Say why each strategy was accepted or not, with learning curves."""
+    from autoxfer import explaining  # noqa: PLC0415
+    from autoxfer.explaining import figure  # noqa: PLC0415
+    from autoxfer.terminal import explanation  # noqa: PLC0415
+
+    if plot is not None:
+        figure.check(plot)
+    found = explaining.explain(run_id, runs, curves=not no_curves, say=lambda text: print(text, file=sys.stderr))
+    found, drawn = explaining.draw(found, plot)
+    if json:
+        return Answer({**explanation.as_object(found), "plots": [str(path) for path in drawn]})
+    width = min(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 110
+    print("\n".join(explanation.lines(found, width)))
+    for path in drawn:
+        print(f"plot: {path}")
     return None
 
 

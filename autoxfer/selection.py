@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
-from autoxfer import closing, looks, refitting, runfolder, tracking
+from autoxfer import closing, explaining, looks, refitting, runfolder, tracking
 from autoxfer.assessment import assess
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
@@ -145,6 +145,7 @@ class _Run:
                 with self._stage("refit"):
                     record = self._refit(finalists[chosen], record)
             record = closing.ship(replace(record, timings=dict(self.timings)), self.folder, self.settings)
+            explaining.illustrate(record, self.folder, self._warn)
             record = closing.log(record, self.folder, self.settings, results, self.observers)
         return Result(record, self.folder.path)
 

@@ -21,7 +21,7 @@ FLOORS = (
     "guard diagnostics grouping splitting encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal studies assessment looks searching setting finalists refitting result closing selection planning testing",
+    "datacheck rehearsal studies assessment looks searching setting finalists refitting result closing explaining selection planning testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

@@ -1,0 +1,108 @@
+"""What a learning curve says of a study beside scratch's. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, final
+
+Kind = Literal["bias", "variance", "healthy", "unclear"]
+
+LITTLE = 0.05  # share of the chance loss below which two losses count as equal
+FIT = 0.02  # the same for the train loss, which is exact
+FLAT = 0.05  # share by which the tune loss falls over the last doubling, below which more data change little
+BEHIND = 0.75  # a fall below this share of scratch's falls behind it
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """A recipe's losses by the number of train examples: mean cross-entropy, or mean squared error."""
+
+    sizes: tuple[int, ...]
+    train_loss: tuple[float, ...]  # on the examples that it was trained on; NaN where training failed
+    tune_loss: tuple[float, ...]
+
+    @classmethod
+    def of(cls, points: Mapping[int, tuple[float, float]]) -> Curve:
+        """Put points in the order of their sizes."""
+        known = sorted(points)
+        return cls(tuple(known), tuple(points[n][0] for n in known), tuple(points[n][1] for n in known))
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> Curve:
+        """Take one from a file, where what is not a number stands as null."""
+        losses = [tuple(math.nan if x is None else float(x) for x in value[f"{on}_loss"]) for on in ("train", "tune")]
+        sizes = tuple(int(size) for size in value["sizes"])
+        if {len(part) for part in losses} != {len(sizes)}:
+            raise ValueError("a curve needs two losses for each size")
+        return cls(sizes, *losses)
+
+    def points(self) -> dict[int, tuple[float, float]]:
+        """Give the losses by size."""
+        return dict(zip(self.sizes, zip(self.train_loss, self.tune_loss, strict=True), strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+@final
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a curve says, and the numbers that say it."""
+
+    kind: Kind
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name them as curves.json does."""
+        return {"diagnosis": self.kind, "reason": self.reason}
+
+
+def diagnose(curve: Curve, scratch: Curve, chance: float) -> Diagnosis:
+    """Say whether a recipe is held back by what it took over, by too few examples, or by neither.
+
+    ``chance`` is the loss of a constant prediction: differences are measured in it, since losses have no scale of
+    their own.
+    """
+    points, baseline = _finite(curve), _finite(scratch)
+    n = max(baseline, default=0)
+    if n not in points or len(points) < 2 or len(baseline) < 2 or not chance > 0:
+        return Diagnosis("unclear", "its losses are not known at enough sizes")
+    train, tune = points[n]
+    train_scratch, tune_scratch = baseline[n]
+    gap, fall, fall_scratch = (tune - train) / chance, _fall(points), _fall(baseline)
+    behind = (tune - tune_scratch) / chance
+    worse = behind >= LITTLE and (train - train_scratch) / chance >= FIT  # scratch itself never is
+    if worse and fall < max(FLAT, BEHIND * fall_scratch):
+        return Diagnosis("bias", _biased(train, train_scratch, fall, fall_scratch))
+    told = f"train loss {train:.2g}, tune loss {tune:.2g}, {_moved(fall)} over the last doubling of the examples"
+    if gap >= LITTLE and fall >= FLAT:
+        return Diagnosis("variance", f"{told}: it fits its examples better than new ones, and more would help")
+    if gap < LITTLE and behind < LITTLE:
+        return Diagnosis("healthy", f"{told}: nothing holds it back that more examples or another way would mend")
+    return Diagnosis("unclear", f"{told}, scratch's is {tune_scratch:.2g}: none of the usual patterns")
+
+
+def _finite(curve: Curve) -> dict[int, tuple[float, float]]:
+    return {size: losses for size, losses in curve.points().items() if all(map(math.isfinite, losses))}
+
+
+def _fall(points: Mapping[int, tuple[float, float]]) -> float:
+    """Share by which the tune loss fell over the last doubling; where the sizes are further apart, per doubling."""
+    before, last = sorted(points)[-2:]
+    if points[before][1] <= 0 or points[last][1] <= 0:
+        return 0.0
+    return float(1 - (points[last][1] / points[before][1]) ** (1 / math.log2(last / before)))
+
+
+def _biased(train: float, train_scratch: float, fall: float, fall_scratch: float) -> str:
+    fit = f"it fits even its own examples less well than scratch (train loss {train:.2g} against {train_scratch:.2g})"
+    falls = f"tune loss {_moved(fall)} over the last doubling, scratch's {_moved(fall_scratch)}"
+    return f"{fit} and gains less from more of them ({falls}): what it took from the source holds it back"
+
+
+def _moved(fall: float) -> str:
+    return f"{'down' if fall >= 0 else 'up'} {abs(fall):.0%}"
