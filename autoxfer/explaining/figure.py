@@ -219,4 +219,5 @@ def _finish(axes: Any, *, others: bool) -> None:
     axes.set_axisbelow(True)
     if others:
         axes.plot([], [], color=OTHER, label="the other transfers")
-    axes.legend(fontsize=8, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False)
