@@ -47,6 +47,7 @@ def judge(
     margin: float,  # as the user gave it
     min_trials: int,
     n_guard: int,
+    procedure: guard.Procedure = "fallback",  # "holm": all compete, whatever their tune scores
 ) -> dict[str, Verdict]:
     """Give every transfer study its verdict, all at one family-wise level."""
     baseline = next(result for result in results if result.strategy == BASELINE)
@@ -64,13 +65,14 @@ def judge(
             guard.Finalist(
                 f.study.id,
                 guard.weigh(f.loss, own.loss, kind=metric.kind, margin=tolerance),
-                f.beats(own),
+                procedure == "holm" or f.beats(own),
                 sum(f.beats(other) for other in judged),
             )
             for f in judged
         ],
         alpha=alpha,
         untested=reason,
+        procedure=procedure,
     )
     return verdicts | {f.study.id: verdict for f, verdict in zip(judged, answers, strict=True)}
 
@@ -105,8 +107,18 @@ def _best(finalists: Sequence[Finalist]) -> Finalist:
 
 
 def certified(study: str, verdicts: Mapping[str, Verdict]) -> bool:
-    """Whether a winner was accepted by a guard that was asked for the first time, or is scratch itself."""
-    return study not in verdicts or (verdicts[study].accepted and not verdicts[study].exploratory)
+    """Whether a winner is scratch, or a guard that was asked for the first time has accepted these very weights."""
+    verdict = verdicts.get(study)
+    return verdict is None or (verdict.accepted and not verdict.exploratory and verdict.claim == "model")
+
+
+def why_not(verdict: Verdict) -> str:
+    """Say why a winner with this verdict is not certified."""
+    if not verdict.accepted:
+        return "no test has shown that it beats scratch"
+    return (
+        "the guard was asked before" if verdict.exploratory else "the folds have tested the search, not these weights"
+    )
 
 
 def under_tuned(baseline: StudyResult, min_trials: int) -> str:
@@ -146,4 +158,5 @@ def entry(result: StudyResult, finalist: Finalist | None, verdict: Verdict | Non
         finalist.guard if finalist else None,
         test.get(result.id),
         verdict,
+        result.given_up,
     )

@@ -14,6 +14,9 @@ Task = Literal["classification", "regression"]
 Decision = Literal["accepted", "harmful", "undecided", "untested"]
 TrialState = Literal["complete", "pruned", "failed"]
 
+Floors = tuple[tuple[float, float], ...]  # (share of the steps done, rank below which to stop)
+Bars = tuple[tuple[float, float, float], ...]  # (share, rank below which to stop, rank of the baseline by then)
+
 SPLITS = ("train", "tune", "guard", "test")
 SCHEMA_VERSION = 1
 
@@ -70,9 +73,10 @@ class Job:
     source: str | None
     params: Mapping[str, Any]  # the strategy's own and the recipe's, in one flat namespace
     seed: int
-    floors: tuple[tuple[float, float], ...] = ()  # (share of the steps done, rank below which to stop)
+    floors: Floors = ()  # by the study's own trials
     deadline: float | None = None  # time.monotonic() at which training must stop; None = never
     seconds: float | None = None  # after which it has failed; None = no limit
+    bars: Bars = ()  # for a transfer: by the baseline's best trial
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class StudyResult:
     source: str | None
     trials: tuple[Trial, ...]
     seconds: float
+    given_up: str = ""  # why it was given no further trials, where it could not win any more
 
     def count(self, state: TrialState) -> int:
         """How many trials ended in ``state``."""
@@ -143,6 +148,7 @@ class Verdict:
     reason: str  # one sentence for a practitioner
     approximate: bool = False  # the test holds its level for many examples only, not exactly at every number of them
     exploratory: bool = False  # an earlier run with other settings has looked at these data: certifies nothing
+    claim: Literal["model", "procedure"] = "model"  # what it is about: these weights, or the search over many folds
 
     @property
     def accepted(self) -> bool:
@@ -167,6 +173,7 @@ class Entry:
     guard: float | None
     test: float | None
     verdict: Verdict | None  # None for scratch
+    given_up: str = ""  # why it was given no further trials, where it could not win any more
 
     @property
     def study(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,3 +71,37 @@ def measure(predictions: NDArray[np.float64], target: Target) -> Score:
     else:
         loss = np.square(predictions - target.labels).mean()
     return Score(float(value), float(target.metric.rank(value)), float(loss))
+
+
+N_RESAMPLES = 100
+MOST = 2000  # examples in a resample: the error of more is the same but for the square root of their number
+
+
+def standard_error(
+    predictions: NDArray[np.float64],  # (n, classes) or (n,)
+    target: Target,
+    groups: NDArray[np.int64] | None,  # (n,) which examples belong together; None = each stands alone
+    rng: np.random.Generator,
+) -> float:
+    """Estimate how far a score would vary from one such split to another, by bootstrap; infinite where that fails.
+
+    Any metric will do. One within [0, 1] has at least the binomial error of two more right and two more wrong: a few
+    examples that are all right do not mean that nothing can go wrong.
+    """
+    labels = target.labels
+    units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    members = np.split(np.argsort(units, kind="stable"), np.cumsum(np.bincount(units))[:-1])
+    n = len(members)
+    values = []
+    for _ in range(N_RESAMPLES):
+        rows = np.concatenate([members[unit] for unit in rng.integers(n, size=min(n, MOST))])
+        with suppress(ValueError):  # a class may be missing
+            values.append(target.metric.value(predictions[rows], labels[rows]))
+    values = [value for value in values if math.isfinite(value)]
+    if len(values) < N_RESAMPLES // 2:
+        return math.inf
+    error = float(np.std(values, ddof=1)) * math.sqrt(min(n, MOST) / n)
+    if not target.metric.bounded:
+        return error
+    share = (min(max(target.metric.value(predictions, labels), 0.0), 1.0) * n + 2) / (n + 4)
+    return max(error, math.sqrt(share * (1 - share) / n))

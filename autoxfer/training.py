@@ -15,7 +15,7 @@ from torch.nn import functional
 from autoxfer.errors import Unsupported
 from autoxfer.features import BATCH, Features, resolve
 from autoxfer.limits import Portion
-from autoxfer.records import Recipe, Score, derive_seed
+from autoxfer.records import Bars, Floors, Recipe, Score, derive_seed
 from autoxfer.scoring import UNKNOWN, Choice, Clock, Target, measure, probabilities
 from autoxfer.strategy import Candidate, Fitted, Group, Input, Problem
 
@@ -40,7 +40,8 @@ class GradientTrainer:
         recipe: Recipe,
         *,
         seed: int,
-        floors: Sequence[tuple[float, float]] = (),
+        floors: Floors = (),
+        bars: Bars = (),
         deadline: float | None = None,
     ) -> None:
         self.recipe = recipe
@@ -50,7 +51,7 @@ class GradientTrainer:
         self._tune = tune if isinstance(tune, Target) else None
         self._choice = tune if isinstance(tune, Choice) else Choice()  # taken once
         self._seed = seed
-        self._floors = tuple(floors)
+        self._floors, self._bars = floors, bars
         self._deadline = deadline
         self._at_once = Portion(min(recipe.batch, len(labels)))
         self._scored_at_once = Portion(BATCH)
@@ -96,10 +97,9 @@ class GradientTrainer:
                 keeper.offer(self.score(candidate), share)
                 set_modes(module)
                 started = time.perf_counter()
-                stopped = self._stops(keeper.curve, share)
-                if stopped and step < n_steps:
+                stopped = self._stops(keeper.curve, share) if step < n_steps else ""
+                if stopped:
                     break
-                stopped = ""
         self.clock.n_steps += step
         fitted = keeper.fitted(step, stopped)
         if step and self._at_once.size < len(rows):
@@ -207,13 +207,26 @@ class GradientTrainer:
         )
 
     def _stops(self, curve: Sequence[tuple[float, float]], share: float) -> str:
-        """Say why to stop now: a floor of the closed history, or the study's time; empty = go on."""
+        """Say why to stop now: the closed history, the baseline, or the study's time; empty = go on."""
         best = max(rank for _, rank in curve)
         if any(share >= rung and best < floor for rung, floor in self._floors):
             self.pruned = True
             return "pruned: behind what completed trials had reached by then"
+        if reason := self._beaten(best, share):
+            self.pruned = True
+            return reason
         if self._deadline is not None and time.monotonic() > self._deadline:
             return "the study's time was up"
+        return ""
+
+    def _beaten(self, best: float, share: float) -> str:
+        """Say by how much this is behind the baseline; empty = it is not, or not by enough."""
+        assert self._tune is not None
+        sign = 1.0 if self._tune.metric.greater_is_better else -1.0
+        for rung, bar, theirs in self._bars:
+            if share >= rung and best < bar:
+                mine = f"{sign * best:.3g}"
+                return f"pruned: at {share:.0%} of its steps {mine}, scratch had {sign * theirs:.3g} at {rung:.0%}"
         return ""
 
 

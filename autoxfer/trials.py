@@ -127,6 +127,7 @@ class Bench:
             recipe,
             seed=job.seed,
             floors=job.floors,
+            bars=job.bars,
             deadline=job.deadline,
         )
         with seeded(derive_seed(job.seed, "fit"), device):
@@ -138,7 +139,7 @@ class Bench:
         path = self._folder.best(job.study)
         if not path.exists() or _read(path, weights=False)[0]["trial"] != str(job.number):
             path.unlink(missing_ok=True)
-            self.execute(dataclasses.replace(job, floors=(), deadline=None, seconds=None))
+            self.execute(dataclasses.replace(job, floors=(), bars=(), deadline=None, seconds=None))
         strategy, _ = self._separate(job.study, job.params)
         with seeded(derive_seed(job.seed, "build"), self._features.device):
             candidate = strategy.build(self._problems[job.study])

@@ -21,8 +21,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from autoxfer.engines import Engine, InlineExecutor
 from autoxfer.errors import AutoxferError, InputError, PluginError
 from autoxfer.records import Job, Outcome, Score, StudyResult, Trial
-from autoxfer.tuning import Journal, Study, attempt, floors, trials_table, tune
-from autoxfer.tuning.study import MIN_COMPLETED, MIN_FAILED
+from autoxfer.tuning import Baseline, Journal, Study, attempt, bars, beaten, floors, trials_table, tune
+from autoxfer.tuning.pruning import MIN_COMPLETED
+from autoxfer.tuning.study import MIN_FAILED
 
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-1, log=True),
@@ -319,3 +320,110 @@ def test_the_table_has_one_plain_row_per_trial(tmp_path: Path) -> None:
     assert rows[5]["state"] == "failed"
     assert rows[5]["value"] is None
     assert all(isinstance(value, str | int | float | None) for row in rows for value in row.values())
+
+
+# --- against the baseline ---
+
+
+def baseline(*ranks: float, error: float = 0.05) -> Baseline:
+    found = outcome("complete", *ranks)
+    assert found.score is not None
+    return Baseline(Score(max(ranks), max(ranks), 0.0), found.curve, error)
+
+
+def done(*curves: tuple[float, ...]) -> list[Trial]:
+    return [Trial(k, {}, outcome("complete", *curve)) for k, curve in enumerate(curves)]
+
+
+STRONG = baseline(0.1, 0.6, 0.8, 0.8, 0.9)
+WEAK = (0.1, 0.2, 0.3, 0.35, 0.4)
+
+
+def test_a_bar_lies_two_errors_below_what_the_baseline_had_by_then() -> None:
+    found = bars(done((0.1, 0.7, 0.9, 0.9, 0.9)), STRONG)
+    assert [(share, theirs) for share, _, theirs in found] == [(0.5, 0.8), (0.75, 0.8)]
+    assert [bar for _, bar, _ in found] == pytest.approx([0.7, 0.7])
+
+
+def test_what_leads_its_own_study_is_never_stopped() -> None:
+    assert [bar for _, bar, _ in bars(done(WEAK), STRONG)] == [0.3, 0.35]
+    behind = [*done(WEAK), Trial(1, {}, outcome("pruned", 0.0, 0.1, 0.2)), Trial(2, {}, outcome("failed"))]
+    assert [bar for _, bar, _ in bars(behind, STRONG)] == [0.3, 0.35]
+
+
+def test_there_is_no_bar_for_the_first_trial_nor_against_a_solved_or_unmeasured_baseline() -> None:
+    assert bars([], STRONG) == ()
+    assert bars([Trial(0, {}, Outcome("complete", Score(0.5, 0.5, 0.0), ((1.0, 0.5),)))], STRONG) == ()
+    solved = Baseline(Score(0.9, 0.9, 0.0), ((1.0, 0.9),), 0.01)
+    assert bars(done(WEAK), solved) == ()
+    assert bars(done(WEAK), baseline(0.1, 0.6, 0.8, 0.8, 0.9, error=math.inf)) == ()
+    late = Baseline(Score(0.9, 0.9, 0.0), ((0.0, 0.2), (0.75, 0.8), (1.0, 0.9)), 0.01)
+    assert [share for share, _, _ in bars(done(WEAK), late)] == [0.75]
+
+
+def test_a_study_is_beaten_where_five_trials_lie_three_errors_behind() -> None:
+    assert beaten(done(*[WEAK] * MIN_COMPLETED), STRONG) == (
+        "after 5 completed trials its best is 0.4 on tune, scratch's 0.9: more than 3 standard errors (0.05) behind"
+    )
+    assert beaten(done(*[WEAK] * (MIN_COMPLETED - 1)), STRONG) == ""
+    near = (*WEAK[:-1], 0.76)
+    assert beaten(done(*[WEAK] * 9, near), STRONG) == ""
+    cut_short = [*done(*[WEAK] * 5), Trial(5, {}, outcome("pruned", 0.1, 0.8))]
+    assert beaten(cut_short, STRONG) == "", "what was cut short may have been the best"
+    assert beaten([Trial(k, {}, outcome("pruned", 0.1)) for k in range(9)], STRONG) == ""
+
+
+def test_lower_is_better_is_told_in_the_metrics_own_units() -> None:
+    trials = [Trial(k, {}, Outcome("complete", Score(2.0, -2.0, 4.0))) for k in range(5)]
+    assert "its best is 2 on tune, scratch's 0.5" in beaten(trials, Baseline(Score(0.5, -0.5, 0.25), (), 0.1))
+
+
+def against(path: Path, strength: float, n_trials: int = 12) -> Study:
+    rival = Baseline(Score(strength, strength, 0.0), tuple((k / 4, strength * k / 4) for k in range(5)), 0.02)
+    return Study(Journal(path / "journal.log"), "a@b", SPACE, DEFAULTS, seed=0, n_trials=n_trials, baseline=rival)
+
+
+def test_a_study_that_cannot_win_is_given_no_further_trials_and_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    trials = tune(against(tmp_path, 5.0), make_job, train, INLINE, warn=said.append)
+    completed = [trial for trial in trials if trial.outcome.state == "complete"]
+    assert len(completed) == MIN_COMPLETED
+    assert said == [f"a@b: no further trials, {against(tmp_path, 5.0).given_up()}"]
+    assert "more than 3 standard errors" in said[0]
+    assert against(tmp_path, 5.0, n_trials=len(trials)).given_up() == "", "a spent budget is no giving up"
+
+
+def test_a_study_that_may_win_is_left_alone(tmp_path: Path) -> None:
+    assert len(tune(against(tmp_path, 0.5), make_job, train, INLINE)) == 12
+    assert against(tmp_path, 0.5, 20).given_up() == ""
+
+
+def test_a_job_carries_its_bars_and_a_resumed_one_the_same(tmp_path: Path) -> None:
+    jobs: list[Job] = []
+
+    def note(job: Job) -> Outcome:
+        jobs.append(job)
+        if job.number == 4 and len(jobs) == 5:
+            raise KeyboardInterrupt
+        return outcome("complete", *WEAK)
+
+    study = Study(Journal(tmp_path / "journal.log"), "a@b", SPACE, DEFAULTS, seed=0, n_trials=5, baseline=STRONG)
+    with pytest.raises(KeyboardInterrupt):
+        tune(study, make_job, note, INLINE)
+    study = Study(Journal(tmp_path / "journal.log"), "a@b", SPACE, DEFAULTS, seed=0, n_trials=5)
+    tune(study, make_job, note, INLINE)
+    assert [job.bars for job in jobs[:2]] == [(), ()], "the first trials run to their end"
+    assert jobs[4].bars == jobs[5].bars == ((0.5, 0.3, 0.8), (0.75, 0.35, 0.8))
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_study_that_is_given_up_is_resumed_to_the_same_end(tmp_path: Path, slots: int) -> None:
+    engine = Engine(InlineExecutor(), slots)
+    (tmp_path / "whole").mkdir()
+    whole = facts(tune(against(tmp_path / "whole", 5.0), make_job, train, engine))
+    assert len(whole) < 12
+    content = (tmp_path / "whole" / "journal.log").read_bytes()
+    lines = [k + 1 for k, byte in enumerate(content) if byte == ord("\n")]
+    for cut in lines[2:]:
+        (tmp_path / "journal.log").write_bytes(content[:cut])
+        assert facts(tune(against(tmp_path, 5.0), make_job, train, engine)) == whole

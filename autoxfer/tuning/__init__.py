@@ -1,19 +1,24 @@
 """The search of one study; the only home of Optuna's studies.
 
-``spaces`` holds what may be searched, ``sampling`` chooses, ``journal`` remembers, ``study`` runs the loop.
+``spaces`` holds what may be searched, ``sampling`` chooses, ``pruning`` stops, ``journal`` remembers, ``study`` runs
+the loop.
 """
 
 from __future__ import annotations
 
 from autoxfer.tuning.journal import Begun, Journal
+from autoxfer.tuning.pruning import Baseline, bars, beaten, floors
 from autoxfer.tuning.spaces import clip, default_steps, narrow, recipe_defaults, recipe_space
-from autoxfer.tuning.study import Study, attempt, floors, trials_table, tune
+from autoxfer.tuning.study import Study, attempt, trials_table, tune
 
 __all__ = [
+    "Baseline",
     "Begun",
     "Journal",
     "Study",
     "attempt",
+    "bars",
+    "beaten",
     "clip",
     "default_steps",
     "floors",

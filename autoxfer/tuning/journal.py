@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoxfer.errors import AutoxferError
-from autoxfer.records import Outcome, Score, Trial
+from autoxfer.records import Bars, Floors, Outcome, Score, Trial
 from autoxfer.runfolder import writing
 from autoxfer.tuning.sampling import quiet
 from autoxfer.tuning.spaces import Space
@@ -32,7 +32,8 @@ class Begun:
 
     number: int
     params: Mapping[str, Any]
-    floors: tuple[tuple[float, float], ...]
+    floors: Floors
+    bars: Bars
     generation: int  # the number of the first trial that was asked together with it
 
 
@@ -69,15 +70,17 @@ class Journal:
         study: int,
         params: Mapping[str, Any],
         space: Space,
-        floors: tuple[tuple[float, float], ...],
+        floors: Floors,
         generation: int,
+        *,
+        bars: Bars = (),
     ) -> Begun:
-        """Write that a trial runs: number, parameters, floors, in one line."""
+        """Write that a trial runs: number, parameters, floors, bars, in one line."""
         template = create_trial(
             state=TrialState.RUNNING,
             params=dict(params),
             distributions=dict(space),
-            user_attrs={"floors": floors, "generation": generation},
+            user_attrs={"floors": floors, "bars": bars, "generation": generation},
         )
         with writing(self._path):
             trial_id = self._storage.create_new_trial(study, template)
@@ -160,7 +163,8 @@ def _plain(value: Any) -> Any:
 
 def _begun(frozen: FrozenTrial) -> Begun:
     floors = tuple((share, rank) for share, rank in frozen.user_attrs["floors"])
-    return Begun(frozen.number, dict(frozen.params), floors, frozen.user_attrs["generation"])
+    bars = tuple((share, rank, theirs) for share, rank, theirs in frozen.user_attrs.get("bars", ()))
+    return Begun(frozen.number, dict(frozen.params), floors, bars, frozen.user_attrs["generation"])
 
 
 def _trial(frozen: FrozenTrial) -> Trial:

@@ -14,21 +14,18 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
 from autoxfer.engines import Engine
 from autoxfer.errors import InputError, StorageError
-from autoxfer.records import Job, Outcome, Score, StudyResult, Trial, derive_seed
+from autoxfer.records import Floors, Job, Outcome, Score, StudyResult, Trial, derive_seed
 from autoxfer.tuning.journal import Begun, Journal
+from autoxfer.tuning.pruning import Baseline, bars, beaten, floors
 from autoxfer.tuning.sampling import propose
 from autoxfer.tuning.spaces import Space, clip
 
-Floors = tuple[tuple[float, float], ...]  # (share of the steps done, rank below which to stop)
-
-RUNGS = ((0.3, 0.0), (0.5, 0.5), (0.75, 0.5))  # share of the steps, quantile of the finished trials to be reached there
-MIN_COMPLETED = 5  # completed trials before anything is pruned; also what an honest baseline needs
 MIN_FAILED = 5  # a study whose first trials all fail for one reason is given up
 
 
@@ -45,11 +42,13 @@ class Study:
         *,
         seed: int,  # of the run
         n_trials: int | None,  # None = no limit
+        baseline: Baseline | None = None,  # what a transfer is held against; None = this is the baseline
     ) -> None:
         self.id = id
         self.space = space
         self.seed = seed
         self.n_trials = n_trials
+        self.baseline = baseline
         self.defaults: list[dict[str, Any]] = []
         for params in (clip(default, space) for default in defaults):
             if params not in self.defaults:
@@ -84,6 +83,17 @@ class Study:
         """Write what came of a trial; the trial as the journal holds it."""
         return self._journal.finish(self._study, number, outcome)
 
+    def given_up(self) -> str:
+        """Say why no further trial is asked, where there still could be one; empty = nothing speaks against it.
+
+        Between generations alone, so that a killed search ends where the whole one does.
+        """
+        closed = self.trials()
+        is_spent = self.n_trials is not None and len(closed) >= self.n_trials
+        if self.baseline is None or is_spent or self._journal.running(self._study):
+            return ""
+        return beaten(closed, self.baseline)
+
     def _begin(self, closed: Sequence[Trial], running: Sequence[Begun], generation: int) -> Begun | None:
         number = len(closed) + len(running)
         if number < len(self.defaults):
@@ -92,36 +102,8 @@ class Study:
         params = propose(self.space, closed, [trial.params for trial in running], seed)
         if params is None:
             return None
-        return self._journal.begin(self._study, params, self.space, floors(closed), generation)
-
-
-def floors(closed: Iterable[Trial]) -> Floors:
-    """Set the rank that a new trial must have reached at each rung, by what the finished trials had reached there.
-
-    Early it need only not be the worst, halfway and later it must reach the median: early ranks say little of the
-    end, since many steps or a low learning rate start late. On simulated curves with a tune split of 50 this saves a
-    fifth of the steps of 20 trials and loses the best of them in one study of 12; a median at a quarter of the way
-    would lose it in one of three. Pruned trials count at the rungs that they reached; without them the survivors
-    alone would raise the floor from trial to trial. Failed ones never count.
-    """
-    closed = [trial for trial in closed if trial.outcome.state != "failed"]
-    if sum(trial.outcome.state == "complete" for trial in closed) < MIN_COMPLETED:
-        return ()
-    reached = {share: sorted(_reached(closed, share)) for share, _ in RUNGS}
-    return tuple(
-        (share, reached[share][int(part * (len(reached[share]) - 1))])
-        for share, part in RUNGS
-        if len(reached[share]) >= MIN_COMPLETED
-    )
-
-
-def _reached(trials: Iterable[Trial], share: float) -> Iterator[float]:
-    """Give the best rank up to ``share`` of the steps, for each trial that got there."""
-    for trial in trials:
-        curve = [(at, -math.inf if math.isnan(rank) else rank) for at, rank in trial.outcome.curve]
-        before = [rank for at, rank in curve if at <= share]
-        if before and curve[-1][0] >= share:
-            yield max(before)
+        against = () if self.baseline is None else bars(closed, self.baseline)
+        return self._journal.begin(self._study, params, self.space, floors(closed), generation, bars=against)
 
 
 def tune(
@@ -146,11 +128,14 @@ def tune(
         if reason:
             warn(f"{study.id}: given up, the first {MIN_FAILED} trials failed alike: {reason}")
             break
+        if reason := study.given_up():
+            warn(f"{study.id}: no further trials, {reason}")
+            break
         late = deadline is not None and time.monotonic() >= deadline
         generation = study.ask(engine.slots, outside_cap if late else None)
         if not generation:
             break
-        jobs = [make_job(begun.number, begun.params, begun.floors) for begun in generation]
+        jobs = [replace(make_job(each.number, each.params, each.floors), bars=each.bars) for each in generation]
         futures = [engine.executor.submit(functools.partial(attempt, execute), job) for job in jobs]
         for begun, future in zip(generation, futures, strict=True):
             trial = study.tell(begun.number, future.result())
