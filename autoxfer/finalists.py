@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Finalist:
     guard: float  # the metric on the guard split
     loss: NDArray[np.float64]  # (n_guard,)
     tune_loss: NDArray[np.float64]  # (n_tune,)
+    predictions: NDArray[np.float64] | None = None  # (n_guard, classes) or (n_guard,), for metrics without losses
 
     def beats(self, other: Finalist) -> bool:
         """Whether this tuned better."""
@@ -48,6 +49,8 @@ def judge(
     min_trials: int,
     n_guard: int,
     procedure: guard.Procedure = "fallback",  # "holm": all compete, whatever their tune scores
+    labels: NDArray[Any] | None = None,  # (n_guard,) for metrics that are no mean of losses
+    groups: NDArray[np.int64] | None = None,  # (n_guard,) examples of one number belong together
 ) -> dict[str, Verdict]:
     """Give every transfer study its verdict, all at one family-wise level."""
     baseline = next(result for result in results if result.strategy == BASELINE)
@@ -58,13 +61,12 @@ def judge(
     own = finalists.get(baseline.id)
     if own is None:
         return verdicts | {finalist.study.id: untested(reason, n_guard) for finalist in judged}
-    tolerance = metric.tolerance(margin, own.loss)
     answers = guard.judge(
         # A coarse metric has ties: the place among the finalists breaks them by the loss on the tune split.
         [
             guard.Finalist(
                 f.study.id,
-                guard.weigh(f.loss, own.loss, kind=metric.kind, margin=tolerance),
+                _weigh(f, own, metric, margin, labels, groups),
                 procedure == "holm" or f.beats(own),
                 sum(f.beats(other) for other in judged),
             )
@@ -75,6 +77,26 @@ def judge(
         procedure=procedure,
     )
     return verdicts | {f.study.id: verdict for f, verdict in zip(judged, answers, strict=True)}
+
+
+def _weigh(
+    candidate: Finalist,
+    baseline: Finalist,
+    metric: Metric,
+    margin: float,
+    labels: NDArray[Any] | None,
+    groups: NDArray[np.int64] | None,
+) -> guard.Comparison:
+    """Hold a finalist against scratch, by losses or, where the metric is no mean of losses, by predictions."""
+    if metric.kind == "zero_one" or metric.kind == "real":
+        tolerance = metric.tolerance(margin, baseline.loss)
+        return guard.weigh(candidate.loss, baseline.loss, kind=metric.kind, margin=tolerance, groups=groups)
+    if candidate.predictions is None or baseline.predictions is None or labels is None or metric.statistic is None:
+        raise ValueError(f"{metric.name} is no mean of losses: the guard needs predictions and labels")
+    pair = candidate.predictions, baseline.predictions
+    if metric.kind == "auroc":
+        return guard.weigh_auroc(*pair, labels, margin=margin, groups=groups)
+    return guard.weigh_whole(metric.statistic, *pair, labels, margin=margin, groups=groups)
 
 
 def choose(finalists: Mapping[str, Finalist], verdicts: Mapping[str, Verdict], when_undecided: str = "scratch") -> str:

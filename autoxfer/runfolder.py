@@ -132,6 +132,15 @@ class RunFolder:
         """The plot of gains and scores."""
         return self.path / "explanation.png"
 
+    @property
+    def predictions(self) -> Path:
+        """What a fold's finalists say of it; where it lies, the fold is finished."""
+        return self.path / "predictions.npz"
+
+    def fold(self, number: int) -> RunFolder:
+        """Find the folder of a fold's search, counted from 1."""
+        return RunFolder(self.path / "folds" / str(number))
+
     def best(self, study: str) -> Path:
         """Find the best weights of a study."""
         return self.path / "studies" / study / "best.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
-from autoxfer import closing, explaining, looks, refitting, runfolder, tracking
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer import closing, explaining, folding, looks, refitting, runfolder, tracking
 from autoxfer.assessment import assess
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
-from autoxfer.finalists import Finalist, certified, choose, entry, judge
+from autoxfer.finalists import Finalist, certified, choose, entry, judge, why_not
 from autoxfer.records import (
     Event,
     Logged,
@@ -41,6 +45,7 @@ from autoxfer.winnerfiles import is_whole
 
 if TYPE_CHECKING:
     from autoxfer.features import Composed
+    from autoxfer.folding import Pooled
     from autoxfer.trials import Bench
 
 
@@ -97,6 +102,7 @@ class _Run:
     observers: Sequence[Observer]
     timings: dict[str, float] = field(default_factory=dict)
     looks: Looks | None = None
+    pooled: Pooled | None = None  # what the guard is asked about where it is made of folds
 
     def finish(self) -> Result:
         """Do what is still to be done. Every stage can be repeated: it ends where it ended before."""
@@ -106,7 +112,7 @@ class _Run:
                 RunStarted(
                     self.folder.run_id,
                     self.folder.path,
-                    tuple(self.setting.studies),
+                    folding.names(self.setting),
                     config.budget.trials,
                     config.budget.seconds,
                     self.setting.metric.name,
@@ -117,6 +123,9 @@ class _Run:
                 self._tell(Warned(warning))
             with self._stage("diagnostics"):
                 order = assess(self.setting, self.folder)
+            if self.setting.folds:
+                with self._stage("folds"):
+                    self.pooled = folding.search_folds(self.setting, self.folder, self._tell)
             with self._stage("search"):
                 results = search(self.setting, self.folder, self._bench, self._tell, order)
             with self._stage("guard"):
@@ -128,12 +137,7 @@ class _Run:
                 self._write_losses(finalists)
             chosen = choose(finalists, verdicts, config.guard.when_undecided)
             if not certified(chosen, verdicts):
-                why = (
-                    "the guard was asked before"
-                    if verdicts[chosen].accepted
-                    else "no test has shown that it beats scratch"
-                )
-                self._warn(f"{chosen} is NOT CERTIFIED: {why}")
+                self._warn(f"{chosen} is NOT CERTIFIED: {why_not(verdicts[chosen])}")
             record = self._record(results, finalists, verdicts, chosen, {})
             runfolder.write_json(self.folder.result, record.as_dict())  # the verdicts stand before test is looked at
             with self._stage("test"):
@@ -153,25 +157,36 @@ class _Run:
     def _bench(self) -> Bench:
         return self.setting.bench(self.folder)
 
+    @property
+    def _guarded(self) -> NDArray[np.int64]:
+        """Rows of the data set that the guard is asked about."""
+        return self.setting.rows("guard") if self.pooled is None else self.pooled.rows
+
     def _finalist(self, study: StudyResult) -> Finalist:
-        """Let a study's best model, as trained, answer the guard split."""
+        """Let a study's best model, as trained, answer tune and guard; of folds, their own models have answered."""
         assert study.best is not None
         bench, metric = self._bench, self.setting.metric
         job = job_maker(self.setting, study.id)(study.best.number, study.best.params, ())
         composed = bench.compose(study.id, bench.rebuild(job))
-        losses = {}
-        for split in ("guard", "tune"):
-            predictions = bench.predict(composed, split)
-            losses[split] = metric.losses(predictions, self.setting.targets[split].labels)
-            if split == "guard":
-                value = metric.value(predictions, self.setting.targets[split].labels)
-        return Finalist(study, study.best, composed, float(value), losses["guard"], losses["tune"])
+        tune_loss = metric.losses(bench.predict(composed, "tune"), self.setting.targets["tune"].labels)
+        if self.pooled is None:
+            predictions = bench.predict(composed, "guard")
+        elif study.id in self.pooled.predictions:
+            predictions = self.pooled.predictions[study.id]
+        else:  # it failed in a fold
+            return Finalist(study, study.best, composed, math.nan, np.array([]), tune_loss)
+        labels = self.setting.dataset.labels[self._guarded]
+        value, losses = metric.value(predictions, labels), metric.losses(predictions, labels)
+        return Finalist(study, study.best, composed, float(value), losses, tune_loss)
 
     def _judge(
         self, results: Sequence[StudyResult], finalists: Mapping[str, Finalist], *, exploratory: bool
     ) -> dict[str, Verdict]:
         """Ask the guard, once."""
-        config = self.setting.config
+        config, pooled = self.setting.config, self.pooled
+        if pooled is not None:
+            results = pooled.weakest
+            finalists = {name: finalist for name, finalist in finalists.items() if name in pooled.predictions}
         verdicts = judge(
             results,
             finalists,
@@ -179,8 +194,11 @@ class _Run:
             alpha=config.guard.alpha,
             margin=config.guard.margin,
             min_trials=config.budget.min_trials,
-            n_guard=len(self.setting.rows("guard")),
+            n_guard=len(self._guarded),
+            procedure="fallback" if pooled is None else "holm",
         )
+        if pooled is not None:
+            verdicts = {name: folding.of_procedure(one, len(self.setting.folds)) for name, one in verdicts.items()}
         verdicts = {name: replace(verdict, exploratory=exploratory) for name, verdict in verdicts.items()}
         for name, verdict in verdicts.items():
             self._tell(VerdictReached(name, verdict))
@@ -248,8 +266,11 @@ class _Run:
     def _write_losses(self, finalists: Mapping[str, Finalist]) -> None:
         import pandas as pd  # noqa: PLC0415
 
-        rows = self.setting.rows("guard")
-        parts = [pd.DataFrame({"example": rows, "finalist": name, "loss": f.loss}) for name, f in finalists.items()]
+        told = {"example": self._guarded, **({} if self.pooled is None else {"fold": self.pooled.number})}
+        answered = {name: finalist.loss for name, finalist in finalists.items() if len(finalist.loss)}
+        if not answered:  # every study failed in some fold
+            return
+        parts = [pd.DataFrame({**told, "finalist": name, "loss": loss}) for name, loss in answered.items()]
         table = pd.concat(parts, ignore_index=True)
         runfolder.write_whole(self.folder.losses, lambda path: table.to_parquet(path, index=False))
 

@@ -13,6 +13,7 @@ STAGES = {
     "data": "reading the data and the sources",
     "sources": "loading the sources",
     "diagnostics": "examining the sources",
+    "folds": "searching fold by fold",
     "search": "searching",
     "guard": "asking the guard",
     "test": "scoring on test",
