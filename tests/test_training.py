@@ -144,6 +144,31 @@ def test_a_trial_that_reaches_its_floor_goes_on(vectors: Scene) -> None:
     assert (loop.pruned, fitted.steps, fitted.stopped) == (False, 24, "")
 
 
+def test_a_transfer_far_behind_the_baseline_is_stopped_and_says_by_how_much(vectors: Scene) -> None:
+    loop = trainer(vectors, bars=((0.5, 1.8, 2.0), (0.75, 1.9, 2.5)))  # nobody reaches an accuracy of 2
+    fitted = loop.run(linear(vectors))
+    assert loop.pruned
+    assert fitted.steps == 12
+    best = max(rank for _, rank in fitted.curve)
+    assert fitted.stopped == f"pruned: at 50% of its steps {best:.3g}, scratch had 2 at 50%"
+    fair = trainer(vectors, bars=((0.5, -1.0, 2.0),))
+    assert fair.run(linear(vectors)).steps == 24
+    assert not fair.pruned
+
+
+def test_what_is_told_of_the_baseline_is_in_the_metrics_own_direction() -> None:
+    numbers = scene("vector", "regression")
+    fitted = trainer(numbers, bars=((0.5, 0.0, -0.25),)).run(linear(numbers))
+    best = max(rank for _, rank in fitted.curve)
+    assert fitted.stopped == f"pruned: at 50% of its steps {-best:.3g}, scratch had 0.25 at 50%"
+
+
+def test_a_trial_that_is_at_its_end_is_not_stopped_any_more(vectors: Scene) -> None:
+    loop = trainer(vectors, replace(RECIPE, steps=1), floors=((0.5, 2.0),), bars=((0.5, 2.0, 2.0),))
+    assert loop.run(linear(vectors)).stopped == ""
+    assert not loop.pruned
+
+
 def test_a_deadline_ends_training_with_what_there_is(vectors: Scene) -> None:
     fitted = trainer(vectors, deadline=time.monotonic() - 1).run(linear(vectors))
     assert fitted.steps == 2  # the first check of twelve
