@@ -114,6 +114,8 @@ def _searched(setting: Setting, number: int, folder: RunFolder, tell: Callable[[
         for result in results:
             told(StudyStarted(result.id, len(result.trials), result.best.outcome.score if result.best else None))
         return Fold(rows, predictions, results)
+    with runfolder.writing(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     fold = setting.fold(number)
     for name in setting.studies.keys() - fold.studies.keys():
         told(Warned(f"{name}: {fold.unavailable[name]}"))
