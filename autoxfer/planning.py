@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autoxfer import datacheck, guard
+from autoxfer import datacheck
+from autoxfer.prospects import Prospect, prospect
 from autoxfer.records import Job
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import Setting, prepare
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from autoxfer.trials import Bench
 
 NARROW = 1024  # numbers of an example up to which the examples themselves are probed
-DISCORDANCES = (0.05, 0.12, 0.3)  # shares of examples on which two models differ: alike, usual, unlike
 
 
 @final
@@ -49,7 +50,7 @@ class Plan:
     task: Mapping[str, Any]
     studies: tuple[PlannedStudy, ...]
     unavailable: Mapping[str, str]
-    detectable: Mapping[str, float]  # condition -> smallest true gain that the guard finds with power .8
+    guard: Prospect  # what it could find
     seconds: float  # expected, for the whole search
     sources: Mapping[str, Mapping[str, Any]]
     data: datacheck.Check
@@ -78,8 +79,7 @@ class Plan:
         for name, why in self.unavailable.items():
             yield f"  left out: {name}: {why}"
         yield ""
-        for condition, gain in self.detectable.items():
-            yield f"the guard finds {_gain(gain, task)} {condition}"
+        yield from self.guard.lines()
         for warning in task["warnings"]:
             yield f"warning: {warning}"
 
@@ -106,7 +106,7 @@ def plan(config: RunConfig, say: Callable[[str], object] = lambda text: None) ->
         setting.task(),
         tuple(studies),
         setting.unavailable,
-        _detectable(setting),
+        _prospect(setting),
         sum(study.seconds for study in studies),
         {name: source.card for name, source in setting.sources.items()},
         check_data(setting),
@@ -166,23 +166,17 @@ def _mean(distribution: BaseDistribution) -> float:
     return (low + high) / 2
 
 
-def _detectable(setting: Setting) -> dict[str, float]:
-    n, kind, alpha = len(setting.rows("guard")), setting.metric.kind, setting.config.guard.alpha
-    if kind == "real":
-        gain = guard.plan_detectable(n, kind=kind, sd=1.0, alpha=alpha)
-        return {"(in standard deviations of the difference of losses)": gain}
-    return {
-        f"where the two models differ on {share:.0%} of the examples": guard.plan_detectable(
-            n, kind=kind, discordance=share, alpha=alpha
-        )
-        for share in DISCORDANCES
-    }
-
-
-def _gain(gain: float, task: Mapping[str, Any]) -> str:
-    if not math.isfinite(gain):
-        return "no gain reliably"
-    return f"a gain of {100 * gain:.1f} points" if task["metric"] == "accuracy" else f"a gain of {gain:.2f}"
+def _prospect(setting: Setting) -> Prospect:
+    rows, groups = setting.judged, setting.dataset.groups
+    return prospect(
+        len(rows),
+        setting.metric,
+        alpha=setting.config.guard.alpha,
+        margin=setting.config.guard.margin,
+        n_finalists=len(setting.studies) - 1,
+        pooled=bool(setting.folds),
+        n_groups=None if groups is None else len(np.unique(groups[rows])),
+    )
 
 
 def _time(seconds: float) -> str:

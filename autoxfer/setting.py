@@ -28,6 +28,7 @@ from autoxfer.metrics import Metric, get_metric
 from autoxfer.partitioning import partition
 from autoxfer.plugins import load_plugins
 from autoxfer.preparation import prepare as prepare_examples
+from autoxfer.prospects import too_small
 from autoxfer.records import SPLITS, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.scoring import Target
@@ -97,6 +98,11 @@ class Setting:
     def rows(self, split_name: str) -> NDArray[np.int64]:
         """Rows of the data set that stand in a split."""
         return self.splits.rows[split_name]
+
+    @property
+    def judged(self) -> NDArray[np.int64]:
+        """Rows of the data set that the guard sees: those of its split, or of every fold in turn."""
+        return np.concatenate([splits.rows["guard"] for splits in self.folds or (self.splits,)])
 
     def groups(self, split_name: str) -> NDArray[np.int64] | None:
         """Which examples of a split belong together: (n,) numbers, or None where each stands alone."""
@@ -193,9 +199,11 @@ def prepare(config: RunConfig) -> Setting:
     material = read(config)
     dataset, sizes, seed, n_folds = material.dataset, config.task.splits, config.seed, config.guard.folds
     if n_folds is None:
-        return assemble(config, material, split(dataset, sizes, seed))
-    parts = partition(dataset, sizes, seed, n_folds)
-    return dataclasses.replace(assemble(config, material, parts.last), folds=parts.folds)
+        setting = assemble(config, material, split(dataset, sizes, seed))
+    else:
+        parts = partition(dataset, sizes, seed, n_folds)
+        setting = dataclasses.replace(assemble(config, material, parts.last), folds=parts.folds)
+    return dataclasses.replace(setting, warnings=(*setting.warnings, *_guard_warnings(setting)))
 
 
 def read(config: RunConfig) -> Material:
@@ -288,6 +296,22 @@ def _budget_warnings(config: RunConfig) -> list[str]:
         f"nothing can be accepted: an honest baseline needs {budget.min_trials} completed trials (budget.min_trials), "
         f"and budget.trials allows {budget.trials}"
     ]
+
+
+def _guard_warnings(setting: Setting) -> list[str]:
+    """Say before the search where the guard is too small for any gain that could be hoped for."""
+    config, sizes, n = setting.config, setting.config.task.splits or {}, len(setting.judged)
+    counted = isinstance(sizes.get("guard"), int) or "guard" in setting.dataset.parts
+    told = too_small(
+        n,
+        setting.metric,
+        alpha=config.guard.alpha,
+        margin=config.guard.margin,
+        n_finalists=len(setting.studies) - 1,
+        pooled=bool(setting.folds),
+        n_all=None if counted else len(setting.dataset.labels),
+    )
+    return [told] if told else []
 
 
 def _check_names(sources: Mapping[str, Source]) -> None:

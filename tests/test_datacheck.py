@@ -263,5 +263,5 @@ def test_plan_and_run_warn_of_a_leak_before_any_budget_is_spent(tmp_path: Path) 
     assert answer["counts"]["train"].keys() == {"n", "y"}
     assert answer["doubts"]["accuracy"] > 0.9
     text = "\n".join(planned.lines())
-    for words in ("'copied' alone tells", "doubtful labels: at most about", "exact copies: none", "train/tune/guard: "):
+    for words in ("'copied' alone tells", "labels that may be wrong: ", "exact copies: none", "train/tune/guard: "):
         assert words in text

@@ -63,9 +63,12 @@ class Check:
         if self.doubts is not None:
             rows = ", ".join(map(str, self.doubts.rows))
             yield (
-                f"doubtful labels: at most about {self.doubts.share:.1%} of train, the own mistakes of a linear probe "
-                f"of {self.doubts_from} ({self.doubts.accuracy:.1%} right) included"
-                + (f"; look at rows {rows} (counted from 0)" if rows else "")
+                f"labels that may be wrong: {f'about {self.doubts.share:.1%} of train' if rows else 'none found'}"
+                + (f", such as rows {rows} (counted from 0)" if rows else "")
+            )
+            yield (
+                f"  (where a linear model of {self.doubts_from} is sure of another class; it may be the one that errs: "
+                f"it is right on {self.doubts.accuracy:.1%} of the train examples that it was not fitted to)"
             )
 
     def _classes(self) -> str:
