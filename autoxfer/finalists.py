@@ -66,7 +66,7 @@ def judge(
         [
             guard.Finalist(
                 f.study.id,
-                _weigh(f, own, metric, margin, labels, groups),
+                _weigh(f, own, metric, margin, labels=labels, groups=groups),
                 procedure == "holm" or f.beats(own),
                 sum(f.beats(other) for other in judged),
             )
@@ -84,11 +84,12 @@ def _weigh(
     baseline: Finalist,
     metric: Metric,
     margin: float,
+    *,
     labels: NDArray[Any] | None,
     groups: NDArray[np.int64] | None,
 ) -> guard.Comparison:
     """Hold a finalist against scratch, by losses or, where the metric is no mean of losses, by predictions."""
-    if metric.kind == "zero_one" or metric.kind == "real":
+    if metric.kind == "zero_one" or metric.kind == "real":  # noqa: PLR1714 - a set would lose the type
         tolerance = metric.tolerance(margin, baseline.loss)
         return guard.weigh(candidate.loss, baseline.loss, kind=metric.kind, margin=tolerance, groups=groups)
     if candidate.predictions is None or baseline.predictions is None or labels is None or metric.statistic is None:
@@ -130,17 +131,7 @@ def _best(finalists: Sequence[Finalist]) -> Finalist:
 
 def certified(study: str, verdicts: Mapping[str, Verdict]) -> bool:
     """Whether a winner is scratch, or a guard that was asked for the first time has accepted these very weights."""
-    verdict = verdicts.get(study)
-    return verdict is None or (verdict.accepted and not verdict.exploratory and verdict.claim == "model")
-
-
-def why_not(verdict: Verdict) -> str:
-    """Say why a winner with this verdict is not certified."""
-    if not verdict.accepted:
-        return "no test has shown that it beats scratch"
-    return (
-        "the guard was asked before" if verdict.exploratory else "the folds have tested the search, not these weights"
-    )
+    return study not in verdicts or not verdicts[study].caveat
 
 
 def under_tuned(baseline: StudyResult, min_trials: int) -> str:

@@ -2,6 +2,11 @@
 
 The test follows the loss, not the task: "zero_one" losses go to McNemar's and Tango's tests, "real" ones to the
 paired t test. The mean of the losses orders models as the metric does; RMSE and R2 therefore hand out squared errors.
+
+A metric that is no mean of losses has a statistic of all examples together, which the guard compares by DeLong's test
+("auroc") or by exchanging answers ("whole"). Its losses are each example's share of 1 - metric: their mean is
+1 - metric and their sd / sqrt(n) its standard error, so that whoever averages losses is right to. One share says
+little: it is neither a mistake nor a distance, and may be negative.
 To add a metric, add a line to the table.
 """
 
@@ -16,12 +21,13 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from autoxfer import statistics
 from autoxfer.errors import InputError
 from autoxfer.records import Task
 
 Floats = NDArray[np.float64]
 Labels = NDArray[Any]
-Kind = Literal["zero_one", "real"]
+Kind = Literal["zero_one", "real", "auroc", "whole"]
 
 SMALLEST = float(np.finfo(np.float64).eps)  # probability given to a label that was ruled out
 
@@ -37,10 +43,12 @@ class Metric:
     name: str
     task: Task
     greater_is_better: bool
-    bounded: bool  # within [0, 1], so that a margin can be given in the metric's own units
+    bounded: bool  # at most 1 and in points, so that a margin can be given in the metric's own units
     kind: Kind  # which test the losses need
     of_losses: Callable[[Floats, Labels], float]  # (losses, labels) -> the metric
     per_example: Callable[[Floats, Labels], Floats]  # (predictions, labels) -> losses
+    statistic: statistics.Statistic | None = None  # of all examples, where the metric is no mean of losses
+    binary: bool = False  # only for two classes, of which the second is what is looked for
 
     def value(self, predictions: Floats, labels: Labels) -> float:
         """Compute the metric, in its own direction. Raises ValueError on shapes that do not fit."""
@@ -60,19 +68,21 @@ class Metric:
         """Turn the metric so that higher is better."""
         return value if self.greater_is_better else -value
 
-    def tolerance(self, margin: float, baseline_loss: Floats) -> float:
-        """Turn the user's margin into mean loss: metric's units where bounded, else a share of the baseline's loss."""
-        if self.bounded:
-            return margin
-        finite = baseline_loss[np.isfinite(baseline_loss)]
-        return margin * float(finite.mean()) if finite.size else 0.0
+    def tolerance(self, margin: float, baseline_loss: Floats) -> float | Floats:
+        """Turn the user's margin into loss: metric's units where bounded, else a share of the baseline's loss.
+
+        That share is given for each example, (n,): it is known no better than the baseline's loss is.
+        """
+        return margin if self.bounded or not margin else margin * baseline_loss
 
 
-def get_metric(name: str | None, task: Task) -> Metric:
+def get_metric(name: str | None, task: Task, n_classes: int | None = None) -> Metric:
     """Find a metric by name; None is the task's default. Raises InputError with the names there are."""
     names = [metric.name for metric in METRICS.values() if metric.task == task]
     name = names[0] if name is None else name
     if name in names:
+        if METRICS[name].binary and n_classes not in (None, 2):
+            raise InputError(f"two classes for {name} (f1_macro takes more)", f"{n_classes} classes", "task.metric")
         return METRICS[name]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -121,11 +131,21 @@ def _explained(losses: Floats, labels: Labels) -> float:
     return 1.0 - float(losses.sum()) / total
 
 
+def _whole(name: str, statistic: statistics.Statistic, *, kind: Kind = "whole", binary: bool = False) -> Metric:
+    return Metric(name, "classification", True, True, kind, _share_right, statistic.losses, statistic, binary)
+
+
 METRICS = {  # the first of each task is its default
     metric.name: metric
     for metric in (
         Metric("accuracy", "classification", True, True, "zero_one", _share_right, _mistakes),
         Metric("log_loss", "classification", False, False, "real", _mean, _cross_entropies),
+        _whole("auroc", statistics.AUROC, kind="auroc"),
+        _whole("f1_macro", statistics.F1_MACRO),
+        _whole("f1", statistics.F1, binary=True),
+        _whole("balanced_accuracy", statistics.BALANCED_ACCURACY),
+        _whole("mcc", statistics.MCC),
+        _whole("average_precision", statistics.AVERAGE_PRECISION),
         Metric("rmse", "regression", False, False, "real", _root_mean, _squared_errors),
         Metric("mse", "regression", False, False, "real", _mean, _squared_errors),
         Metric("mae", "regression", False, False, "real", _mean, _absolute_errors),

@@ -21,7 +21,7 @@ from autoxfer.assessment import assess
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
-from autoxfer.finalists import Finalist, certified, choose, entry, judge, why_not
+from autoxfer.finalists import Finalist, certified, choose, entry, judge
 from autoxfer.records import (
     Event,
     Logged,
@@ -137,7 +137,7 @@ class _Run:
                 self._write_losses(finalists)
             chosen = choose(finalists, verdicts, config.guard.when_undecided)
             if not certified(chosen, verdicts):
-                self._warn(f"{chosen} is NOT CERTIFIED: {why_not(verdicts[chosen])}")
+                self._warn(f"{chosen} is NOT CERTIFIED: {verdicts[chosen].caveat}")
             record = self._record(results, finalists, verdicts, chosen, {})
             runfolder.write_json(self.folder.result, record.as_dict())  # the verdicts stand before test is looked at
             with self._stage("test"):
@@ -177,7 +177,7 @@ class _Run:
             return Finalist(study, study.best, composed, math.nan, np.array([]), tune_loss)
         labels = self.setting.dataset.labels[self._guarded]
         value, losses = metric.value(predictions, labels), metric.losses(predictions, labels)
-        return Finalist(study, study.best, composed, float(value), losses, tune_loss)
+        return Finalist(study, study.best, composed, float(value), losses, tune_loss, predictions)
 
     def _judge(
         self, results: Sequence[StudyResult], finalists: Mapping[str, Finalist], *, exploratory: bool
@@ -196,6 +196,8 @@ class _Run:
             min_trials=config.budget.min_trials,
             n_guard=len(self._guarded),
             procedure="fallback" if pooled is None else "holm",
+            labels=self.setting.dataset.labels[self._guarded],
+            groups=None if self.setting.dataset.groups is None else self.setting.dataset.groups[self._guarded],
         )
         if pooled is not None:
             verdicts = {name: folding.of_procedure(one, len(self.setting.folds)) for name, one in verdicts.items()}

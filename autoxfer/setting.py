@@ -219,7 +219,7 @@ def read(config: RunConfig) -> Material:
         raise InputError(
             "no group: these data do not say which examples belong together", repr(spec.group), "task.group"
         )
-    metric = get_metric(config.task.metric, dataset.schema.task)
+    metric = get_metric(config.task.metric, dataset.schema.task, len(dataset.schema.classes))
     sources = {spec.name: loader.load(spec) for spec, loader in zip(specs, loaders, strict=True)}
     _check_names(sources)
     return Material(dataset, metric, sources, strategies, device)

@@ -29,10 +29,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer.guard import paired
-from autoxfer.guard.comparison import MIN_STUDENT, Comparison, RealValued, ZeroOne
+from autoxfer.guard.comparison import MIN_STUDENT, Comparison
+from autoxfer.guard.weighing import Kind, weigh, weigh_auroc, weigh_whole
 from autoxfer.records import Decision, Verdict
 
-Kind = Literal["zero_one", "real"]
+__all__ = [
+    "Comparison",
+    "Finalist",
+    "Kind",
+    "Procedure",
+    "decide",
+    "fallback",
+    "holm",
+    "judge",
+    "plan_detectable",
+    "weigh",
+    "weigh_auroc",
+    "weigh_whole",
+]
+
 Procedure = Literal["fallback", "holm"]
 
 
@@ -51,14 +66,15 @@ def decide(
     baseline_loss: NDArray[np.float64],  # (n_guard,) the same examples, same order
     *,
     kind: Kind,
-    margin: float = 0.0,  # mean loss; see Metric.tolerance
+    margin: float | NDArray[np.float64] = 0.0,  # mean loss; see Metric.tolerance
     alpha: float = 0.05,
+    groups: NDArray[np.int64] | None = None,  # (n_guard,) examples of one number belong together
 ) -> Verdict:
     """Judge one finalist that competes alone, at the full alpha.
 
     Raises ValueError: shapes that differ, losses other than 0 and 1 for "zero_one", margin or alpha out of range.
     """
-    seen = weigh(candidate_loss, baseline_loss, kind=kind, margin=margin)
+    seen = weigh(candidate_loss, baseline_loss, kind=kind, margin=margin, groups=groups)
     return judge([Finalist("", seen, competes=True, tune_rank=0.0)], alpha=alpha)[0]
 
 
@@ -112,29 +128,6 @@ def holm(p_values: Sequence[float], alpha: float) -> tuple[list[float], list[boo
     places = {i: place for place, i in enumerate(order)}
     levels = [alpha / (n - min(places[i], n_rejected)) for i in range(n)]
     return levels, [places[i] < n_rejected for i in range(n)]
-
-
-def weigh(
-    candidate_loss: NDArray[np.float64], baseline_loss: NDArray[np.float64], *, kind: Kind, margin: float
-) -> Comparison:
-    """Check paired losses and reduce them to what the tests need. Raises ValueError."""
-    candidate, baseline = np.asarray(candidate_loss, np.float64), np.asarray(baseline_loss, np.float64)
-    if candidate.shape != baseline.shape or candidate.ndim != 1 or not candidate.size:
-        raise ValueError(f"paired losses need one shape (n_guard,); got {candidate.shape} and {baseline.shape}")
-    if kind == "real":
-        if not 0.0 <= margin < math.inf:
-            raise ValueError(f"margin must be a finite number from 0; got {margin}")
-        return RealValued(candidate, baseline, float(margin))
-    if kind != "zero_one":
-        raise ValueError(f"kind must be 'zero_one' or 'real'; got {kind!r}")
-    if not 0.0 <= margin < 1.0:
-        raise ValueError(f"margin must lie between 0 and 1 for zero-one losses; got {margin}")
-    for losses in (candidate, baseline):
-        other = losses[(losses != 0.0) & (losses != 1.0)]
-        if other.size:
-            raise ValueError(f"zero-one losses must be 0 or 1; got {other[0]}")
-    fixed, broken = int((candidate < baseline).sum()), int((candidate > baseline).sum())
-    return ZeroOne(fixed, broken, len(candidate), float(margin))
 
 
 def plan_detectable(
@@ -195,12 +188,14 @@ def _verdict(seen: Comparison, decision: Decision, level: float, alpha: float, r
         broken=seen.broken,
         detectable=seen.detectable(level or alpha),
         reason=reason,
+        approximate=seen.approximate,
     )
 
 
 def _tested(seen: Comparison, p_value: float, level: float, name: str = "p") -> str:
     shown = f"= {p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
-    return f"{seen.summary()}, {name} {shown} at level {level:.2g}"
+    by = f" ({seen.method}, approximate)" if seen.approximate else ""
+    return f"{seen.summary()}, {name} {shown}{by} at level {level:.2g}"
 
 
 def _prospect(seen: Comparison, level: float) -> str:

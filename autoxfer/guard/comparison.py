@@ -1,4 +1,7 @@
-"""One finalist beside the baseline: two kinds of paired losses that answer the guard's questions in the same words.
+"""One finalist beside the baseline: paired losses that answer the guard's questions in the same words.
+
+Metrics that are no mean of losses have kinds of their own (``delong``, ``exchange``), and so have examples that come in
+groups (``clustered``). ``weighing`` chooses.
 
 effect      mean gain: baseline's loss minus candidate's, so that positive = candidate better
 p_better    p-value of "the gain is at most minus the margin"
@@ -6,6 +9,7 @@ p_worse     p-value of the reverse, "the gain is at least minus the margin"
 low, high   confidence bounds of the gain, each one-sided at 1 - level
 detectable  smallest true gain accepted with probability .8 at a level, at the discordance or spread seen here
 needed      about how many examples the observed gain would need for the same
+approximate whether the level holds for many examples only
 obstacle    why no test is possible at a level; empty where one is
 summary, amount   what was seen, and a gain, in the user's words
 """
@@ -21,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer.guard import paired
+from autoxfer.guard.estimate import Estimate, number, points
 
 MIN_STUDENT = 50  # guard examples below which the t test's approximation is not trusted
 
@@ -33,6 +38,7 @@ class ZeroOne:
     broken: int
     n: int
     margin: float
+    approximate: ClassVar[bool] = False
 
     @property
     def method(self) -> str:
@@ -91,25 +97,35 @@ class ZeroOne:
 
     def amount(self, gain: float) -> str:
         """In points."""
-        number = _number(100 * gain)
-        return f"{number} point" if number in {"1", "-1"} else f"{number} points"
+        return points(gain)
 
 
 @dataclass(frozen=True)
-class RealValued:
-    """Losses on a scale: all that counts is the difference on each example."""
+class RealValued(Estimate):
+    """Losses on a scale: all that counts is the difference on each example.
+
+    A margin that is a share of the baseline's loss is not known but estimated, and so it is handed in for each example:
+    the test asks whether the mean of baseline + allowance - candidate is above 0. With the mean as a fixed margin, what
+    is worse by exactly the margin was accepted in three cases of ten where the two losses rise and fall together.
+    """
 
     candidate: NDArray[np.float64]  # (n,)
     baseline: NDArray[np.float64]  # (n,)
-    margin: float
-    fixed: ClassVar[None] = None
-    broken: ClassVar[None] = None
+    allowance: NDArray[np.float64]  # (n,) what each example may lose; its mean is the margin
     method: ClassVar[str] = "paired t"
+    approximate: ClassVar[bool] = (
+        False  # from MIN_STUDENT examples on, tails as heavy as t3 included; not for rare blow-ups
+    )
 
     @property
     def n(self) -> int:
         """Guard examples."""
         return len(self.candidate)
+
+    @cached_property
+    def margin(self) -> float:
+        """Mean loss; 0 where a loss of the baseline is not finite, and nothing can be tested."""
+        return float(self.allowance.mean()) if np.isfinite(self.allowance).all() else 0.0
 
     @cached_property
     def differences(self) -> NDArray[np.float64]:
@@ -122,56 +138,37 @@ class RealValued:
         """Whether every loss is a number."""
         return bool(np.isfinite(self.differences).all())
 
-    @property
+    @cached_property
     def effect(self) -> float:
         """NaN where a loss is not finite."""
         return float(self.differences.mean()) if self.finite else math.nan
 
+    @property
+    def degrees(self) -> float:
+        """One less than there are examples."""
+        return self.n - 1
+
     @cached_property
-    def sd(self) -> float:
-        """Standard deviation of the differences; 0 where they vary by no more than rounding."""
+    def error(self) -> float:
+        """0 where the differences vary by no more than rounding."""
         if self.n == 1 or not self.finite:
             return 0.0
-        sd = float(self.differences.std(ddof=1))
-        return sd if sd > 1e-9 * float(np.abs(self.baseline).max() + np.abs(self.candidate).max()) else 0.0
-
-    @cached_property
-    def p_better(self) -> float:
-        """1 where the test is refused."""
-        return 1.0 if self.obstacle(1.0) else float(paired.student(self.differences, -self.margin))
-
-    @cached_property
-    def p_worse(self) -> float:
-        """1 where the test is refused."""
-        return 1.0 if self.obstacle(1.0) else float(paired.student(-self.differences, self.margin))
-
-    def low(self, level: float) -> float:
-        """Student's bound; without a spread nothing bounds the gain."""
-        return self.effect - self._half_width(level) if self.sd else -math.inf
-
-    def high(self, level: float) -> float:
-        """Student's bound; without a spread nothing bounds the gain."""
-        return self.effect + self._half_width(level) if self.sd else math.inf
-
-    def _half_width(self, level: float) -> float:
-        return paired.student_quantile(self.n, 1 - level) * self.sd / math.sqrt(self.n)
-
-    def detectable(self, level: float) -> float:
-        """Infinite where the test is refused."""
-        return math.inf if self.obstacle(level) else paired.student_detectable(self.n, self.sd, -self.margin, level)
-
-    def needed(self, level: float) -> float:
-        """By the rule 6.2 * variance / gain^2 (at level .05)."""
-        return paired.examples_needed(self.effect, variance=self.sd**2, bound=-self.margin, level=level)
+        sd = float((self.differences + self.allowance).std(ddof=1))
+        rounding = 1e-9 * float(np.abs(self.baseline).max() + np.abs(self.candidate).max())
+        return sd / math.sqrt(self.n) if sd > rounding else 0.0
 
     def obstacle(self, level: float) -> str:
-        """Losses that are no numbers, too few examples, or differences that do not vary."""
+        """Too few examples, and what else stands in the way."""
+        if self.finite and self.n < MIN_STUDENT:
+            return f"a paired t test needs at least {MIN_STUDENT} guard examples, and there are {self.n}"
+        return self.unusable()
+
+    def unusable(self) -> str:
+        """Say what is wrong with the losses: no numbers, or differences that do not vary; empty where nothing is."""
         for whose, losses in (("its", self.candidate), ("scratch's", self.baseline)):
             if n_broken := int((~np.isfinite(losses)).sum()):
                 return f"{whose} loss is not a finite number on {n_broken} of {self.n} guard examples"
-        if self.n < MIN_STUDENT:
-            return f"a paired t test needs at least {MIN_STUDENT} guard examples, and there are {self.n}"
-        if not self.sd:
+        if not self.error:
             return f"the losses differ by {self.effect:.3g} on every example, so there is no spread to judge by"
         return ""
 
@@ -183,12 +180,7 @@ class RealValued:
     def amount(self, gain: float) -> str:
         """In percent of the baseline's mean loss."""
         mean = float(self.baseline.mean())
-        return f"{_number(100 * gain / mean)}%" if mean > 0 else f"{gain:.3g}"
+        return f"{number(100 * gain / mean)}%" if mean > 0 else f"{gain:.3g}"
 
 
-Comparison = ZeroOne | RealValued
-
-
-def _number(value: float) -> str:
-    value = round(value, 4) + 0.0  # no minus before a zero
-    return (f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}").removesuffix(".0")
+Comparison = ZeroOne | Estimate

@@ -167,7 +167,7 @@ def student(differences: Floats, bound: float) -> Floats:
     return np.where(error > 0, stdtr(n - 1, -distance / np.where(error > 0, error, 1.0)), 1.0)
 
 
-def student_quantile(n: int, probability: float) -> float:
+def student_quantile(n: float, probability: float) -> float:
     """Quantile of Student's t for n differences."""
     from scipy.special import stdtrit  # noqa: PLC0415
 

@@ -1,0 +1,125 @@
+r"""Examples that come in groups (patients, sites, days): each group counts as one observation.
+
+With D the difference on an example, d its mean over n examples and S_g the sum of D - d over group g of G,
+
+    error^2 = G / (G - 1) * sum_g S_g^2 / n^2,        distance = d / error
+
+(the cluster-robust variance: Liang and Zeger, Biometrika 73, 1986). The distance must be large by Student's t with
+G - 1 degrees of freedom, and among those that come out where whole groups have their signs flipped at random: groups
+of very unequal sizes make the t alone too generous. 0/1 losses take this way too, since McNemar's test needs
+independent examples; and so do the shares of metrics that are no mean of losses (``Statistic.losses``), in groups or,
+each example a group, where scores are too dear or too unlike to be exchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoxfer.guard.comparison import RealValued
+from autoxfer.guard.estimate import DRAWS, Referenced, compared, least_error, mirrored, points, seeded
+
+Floats = NDArray[np.float64]
+
+MIN_GROUPS = 10  # below which the approximation is not trusted
+
+
+@dataclass(frozen=True)
+class Clustered(Referenced, RealValued):
+    """Losses of examples in groups: mistakes, losses on a scale, or shares of a metric that has a title."""
+
+    groups: NDArray[np.int64]  # (n,)
+    zero_one: bool = False
+    title: str = ""
+    approximate: ClassVar[bool] = True
+
+    @property
+    def method(self) -> str:  # type: ignore[override]
+        """Groups of one are none."""
+        return "clustered t" if self.n_groups < self.n else "sign flips"
+
+    @cached_property
+    def place(self) -> NDArray[np.int64]:
+        """Each example's group, counted from 0: (n,)."""
+        return np.unique(self.groups, return_inverse=True)[1].astype(np.int64)
+
+    @property
+    def n_groups(self) -> int:
+        """Groups in the guard."""
+        return int(self.place.max()) + 1
+
+    @property
+    def degrees(self) -> float:
+        """One less than there are groups."""
+        return self.n_groups - 1
+
+    @cached_property
+    def sums(self) -> Floats:
+        """What is tested, by group: (G,)."""
+        return np.bincount(self.place, self.differences + self.allowance).astype(np.float64)
+
+    @cached_property
+    def error(self) -> float:
+        """0 where the sums vary by no more than rounding."""
+        if not self.finite or self.n_groups == 1:
+            return 0.0
+        error = float(self._distances(np.ones((1, self.n_groups)))[1][0])
+        rounding = 1e-9 * float(np.abs(self.baseline).max() + np.abs(self.candidate).max()) / math.sqrt(self.n)
+        least = least_error(self.margin, self.n) if self.in_points else 0.0
+        return max(error if error > rounding else 0.0, least)
+
+    @cached_property
+    def reference(self) -> Floats:
+        """Distances with flipped signs."""
+        signs = seeded(self.candidate, self.baseline).choice([-1.0, 1.0], (DRAWS, self.n_groups))
+        mean, error = self._distances(signs)
+        return mirrored(np.divide(mean, error, out=np.zeros_like(mean), where=error > 1e-12))
+
+    def _distances(self, signs: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard error with each group's sign: signs (draws, G) -> (draws,), (draws,)."""
+        sizes = np.bincount(self.place).astype(np.float64)
+        mean = signs @ self.sums / self.n
+        squares = (
+            np.square(self.sums).sum() - 2 * mean * (signs @ (self.sums * sizes)) + mean**2 * np.square(sizes).sum()
+        )
+        return mean, np.sqrt(np.maximum(squares, 0.0) * self.n_groups / (self.n_groups - 1)) / self.n
+
+    @property
+    def in_points(self) -> bool:
+        """Whether the metric lies within [0, 1]."""
+        return self.zero_one or bool(self.title)
+
+    @property
+    def fixed(self) -> int | None:
+        """Examples."""
+        return int((self.differences > 0).sum()) if self.zero_one else None
+
+    @property
+    def broken(self) -> int | None:
+        """Examples."""
+        return int((self.differences < 0).sum()) if self.zero_one else None
+
+    def obstacle(self, level: float) -> str:
+        """Too few groups, and what else stands in the way."""
+        if self.n_groups < MIN_GROUPS:
+            return f"examples in groups need at least {MIN_GROUPS} groups in the guard, and there are {self.n_groups}"
+        return self.unusable() or super().obstacle(level)
+
+    def summary(self) -> str:
+        """As in "fixed 34, broke 18 of 300 in 60 groups"."""
+        if self.zero_one:
+            seen = f"fixed {self.fixed}, broke {self.broken} of {self.n}"
+        elif self.title:
+            seen = compared(self.title, self.effect, self.n)
+        else:
+            seen = super().summary()
+        return f"{seen} in {self.n_groups} groups" if self.n_groups < self.n else seen
+
+    def amount(self, gain: float) -> str:
+        """In points, or in percent of the baseline's mean loss."""
+        return points(gain) if self.in_points else super().amount(gain)

@@ -1,0 +1,133 @@
+"""From what two models answered to a comparison: which test, by the metric's kind and by whether examples are grouped.
+
+| kind      | losses                              | test                                     | in groups   |
+|-----------|-------------------------------------|------------------------------------------|-------------|
+| zero_one  | mistakes                            | McNemar's, with a margin Tango's (exact) | clustered t |
+| real      | distances                           | paired t                                 | clustered t |
+| auroc     | shares (``Statistic.losses``)       | DeLong's                                 | clustered t |
+| whole     | shares; decided classes             | exchange test                            | clustered t |
+|           | shares; scores                      | sign flips                               | clustered t |
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from autoxfer.guard.clustered import Clustered
+from autoxfer.guard.comparison import Comparison, RealValued, ZeroOne
+from autoxfer.guard.delong import MIN_CLASS, DeLong
+from autoxfer.guard.exchange import Exchange
+from autoxfer.statistics import AUROC, Statistic
+
+Floats = NDArray[np.float64]
+Kind = Literal["zero_one", "real"]
+
+
+def weigh(
+    candidate_loss: Floats,  # (n_guard,) per example, lower is better
+    baseline_loss: Floats,  # (n_guard,) the same examples, same order
+    *,
+    kind: Kind,
+    margin: float | Floats = 0.0,  # mean loss; for "real" also what each example may lose, (n_guard,)
+    groups: NDArray[np.int64] | None = None,  # (n_guard,) examples of one number belong together
+) -> Comparison:
+    """Check paired losses and reduce them to what the tests need. Raises ValueError."""
+    candidate, baseline = _pair(candidate_loss, baseline_loss)
+    groups = _grouped(groups, len(candidate))
+    if kind == "real":
+        allowance = _allowance(margin, len(candidate))
+        if groups is not None:
+            return Clustered(candidate, baseline, allowance, groups)
+        return RealValued(candidate, baseline, allowance)
+    if kind != "zero_one":
+        raise ValueError(f"kind must be 'zero_one' or 'real'; got {kind!r}")
+    share = _share(margin, "zero-one losses")
+    for losses in (candidate, baseline):
+        other = losses[(losses != 0.0) & (losses != 1.0)]
+        if other.size:
+            raise ValueError(f"zero-one losses must be 0 or 1; got {other[0]}")
+    if groups is not None:
+        return Clustered(candidate, baseline, np.full(len(candidate), share), groups, zero_one=True)
+    fixed, broken = int((candidate < baseline).sum()), int((candidate > baseline).sum())
+    return ZeroOne(fixed, broken, len(candidate), share)
+
+
+def weigh_auroc(
+    candidate: Floats,  # (n_guard, classes) probabilities
+    baseline: Floats,  # (n_guard, classes)
+    labels: NDArray[Any],  # (n_guard,)
+    *,
+    margin: float = 0.0,
+    groups: NDArray[np.int64] | None = None,
+) -> Comparison:
+    """Compare two areas under the ROC curve. Raises ValueError."""
+    _check(candidate, baseline, labels)
+    mine, ours = AUROC.influences(candidate, labels), AUROC.influences(baseline, labels)
+    share = _share(margin, "an AUROC")
+    seen = DeLong(mine[0] - ours[0], mine[1] - ours[1], np.asarray(labels, np.int64), share)
+    if groups is None or seen.counts.min() < MIN_CLASS or len(seen.counts) < 2:
+        return seen
+    return weigh_whole(AUROC, candidate, baseline, labels, margin=margin, groups=groups)
+
+
+def weigh_whole(
+    statistic: Statistic,
+    candidate: Floats,  # (n_guard, classes) probabilities
+    baseline: Floats,  # (n_guard, classes)
+    labels: NDArray[Any],  # (n_guard,)
+    *,
+    margin: float = 0.0,
+    groups: NDArray[np.int64] | None = None,
+) -> Comparison:
+    """Compare two values of a metric that is no mean of losses. Raises ValueError."""
+    _check(candidate, baseline, labels)
+    share = _share(margin, statistic.title)
+    of_group = _grouped(groups, len(labels))
+    if of_group is None and not statistic.decided:
+        of_group = np.arange(len(labels))
+    if of_group is not None:
+        mine, ours = (statistic.losses(one, labels) for one in (candidate, baseline))
+        return Clustered(mine, ours, np.full(len(labels), share), of_group, title=statistic.title)
+    mine, ours = (statistic.answers(np.asarray(one, np.float64), labels) for one in (candidate, baseline))
+    return Exchange(statistic, mine, ours, np.asarray(labels, np.int64), share)
+
+
+def _pair(candidate_loss: ArrayLike, baseline_loss: ArrayLike) -> tuple[Floats, Floats]:
+    candidate, baseline = np.asarray(candidate_loss, np.float64), np.asarray(baseline_loss, np.float64)
+    if candidate.shape != baseline.shape or candidate.ndim != 1 or not candidate.size:
+        raise ValueError(f"paired losses need one shape (n_guard,); got {candidate.shape} and {baseline.shape}")
+    return candidate, baseline
+
+
+def _check(candidate: Floats, baseline: Floats, labels: NDArray[Any]) -> None:
+    fits = candidate.ndim == 2 and candidate.shape == baseline.shape and labels.shape == candidate.shape[:1]
+    if not fits or not labels.size:
+        raise ValueError(
+            f"paired predictions need one shape (n_guard, classes) and labels (n_guard,); "
+            f"got {candidate.shape}, {baseline.shape} and {labels.shape}"
+        )
+
+
+def _grouped(groups: NDArray[np.int64] | None, n: int) -> NDArray[np.int64] | None:
+    if groups is not None and groups.shape != (n,):
+        raise ValueError(f"groups need shape ({n},); got {groups.shape}")
+    return groups
+
+
+def _allowance(margin: float | Floats, n: int) -> Floats:
+    margins = np.asarray(margin, np.float64)
+    if margins.shape not in ((), (n,)):
+        raise ValueError(f"margin must be a number or one for each example, ({n},); got {margins.shape}")
+    if margins.ndim == 0 and not 0.0 <= margins < np.inf:
+        raise ValueError(f"margin must be a finite number from 0; got {margins}")
+    return np.broadcast_to(margins, (n,))
+
+
+def _share(margin: float | Floats, what: str) -> float:
+    share = np.asarray(margin, np.float64)
+    if share.ndim or not 0.0 <= share < 1.0:
+        raise ValueError(f"margin must lie between 0 and 1 for {what}; got {margin}")
+    return float(share)
