@@ -155,6 +155,15 @@ class Verdict:
         """Whether the finalist may be deployed in the baseline's place."""
         return self.decision == "accepted"
 
+    @property
+    def caveat(self) -> str:
+        """Why a winner with this verdict is not certified; empty where it is."""
+        if not self.accepted:
+            return "no test has shown that it beats scratch"
+        if self.claim == "procedure":
+            return "the folds have tested the search, not its weights"
+        return "the guard was asked before" if self.exploratory else ""
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -36,10 +36,11 @@ def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any
     Raises AutoxferError where that cannot be repeated without a split to choose on.
     """
     device = setting.features.device
-    stored = torch.cat([setting.features.stored(part).cpu() for part in PARTS])
+    parts = [part for part in PARTS if part in setting.targets or part == "train"]  # a guard of folds is no part
+    stored = torch.cat([setting.features.stored(part).cpu() for part in parts])
     preparation = prepare(setting.stored, stored.numpy())
     features = Features(preparation, setting.sources, {"train": stored}, device)
-    rows = np.concatenate([setting.rows(part) for part in PARTS])
+    rows = np.concatenate([setting.rows(part) for part in parts])
     labels, center, spread = train_labels(setting.dataset, rows)
     plan, n_train = setting.studies[job.study], len(setting.rows("train"))
     bench = Bench(

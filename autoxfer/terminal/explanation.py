@@ -103,6 +103,8 @@ def headline(explanation: Explanation) -> str:
         return f"{winner.study} won: {against}. The model trained from scratch is kept, and nothing was taken over."
     if winner.verdict.accepted and not record.winner.certified:
         why = "it passed the test, but these data have been looked at before, so that the verdict is exploratory"
+        if winner.verdict.claim == "procedure":
+            why = f"it passed the test, but {winner.verdict.caveat}"
         return f"{winner.study} won, NOT CERTIFIED: {why}. {_sentence(_seen(winner.verdict, record.task))}"
     if not winner.verdict.accepted:
         why = "no transfer was accepted, and it is shipped because it tuned best (guard.when_undecided: best_tune)"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoxfer.metrics import METRICS
 from autoxfer.records import Entry, RunRecord
 from autoxfer.terminal import aligned
 from autoxfer.terminal.progress import number
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-SQUARED = ("rmse", "r2")  # metrics of squared errors: the guard tests these, so that a gain is in other units
+SQUARED = ("rmse", "r2")  # metrics of squared errors: the guard tests these, so that a gain is in percent of their mean
 WIDE = 100  # columns from which the gain's interval has room
 STYLES = {"accepted": "green", "harmful": "red", "undecided": "yellow", "untested": "dim", "baseline": "cyan"}
 
@@ -49,18 +50,43 @@ def table(record: RunRecord, *, interval: bool) -> tuple[tuple[str, ...], list[R
     headings = ("", "strategy", "source", "tune", "guard", *(["test"] if test else []), gained)
     exploratory = any(entry.verdict is not None and entry.verdict.exploratory for entry in record.entries)
     headings = (*headings, *(["interval"] if interval else []), "exploratory verdict" if exploratory else "verdict")
-    rows = []
+    rows, whole = [], scratchs_loss(record)
     for entry in ranked(record):
         verdict = entry.verdict
         scores = [entry.tune, entry.guard, *([entry.test] if test else [])]
-        gain = number(verdict.effect, "+") if verdict else "-"
-        ends = [number(verdict.ci_low, "+"), number(verdict.ci_high, "+")] if verdict else ["-", "-"]
+        gains = (verdict.effect, verdict.ci_low, verdict.ci_high) if verdict else (None, None, None)
+        gain, *ends = [_gain(each, whole) for each in gains]
         spread = "" if "-" in ends else f"[{ends[0]}, {ends[1]}]"
         word = verdict.decision if verdict else "baseline"
         wins = _is_winner(record, entry)
         cells = ("*" if wins else "", entry.strategy, entry.source or "", *map(number, scores), gain)
         rows.append(Row(wins, word, (*cells, *([spread] if interval else []), word)))
     return headings, rows
+
+
+def scratchs_loss(record: RunRecord) -> float | None:
+    """Find scratch's mean loss on guard where a gain is told as a share of it; None where it is told in points."""
+    metric = METRICS.get(str(record.task.get("metric")))
+    baseline = next((entry.guard for entry in record.entries if entry.verdict is None), None)
+    if metric is None or metric.kind != "real" or baseline is None:
+        return None
+    if metric.name == "rmse":
+        return baseline**2
+    if metric.name != "r2":
+        return baseline
+    for entry in record.entries:  # one minus R2 is the loss, in units that a gain in losses tells
+        if entry.verdict is not None and entry.guard is not None and entry.guard != baseline:
+            return entry.verdict.effect * (1 - baseline) / (entry.guard - baseline)
+    return None
+
+
+def _gain(gain: float | None, whole: float | None) -> str:
+    """Show a gain, or an end of its interval: in percent of scratch's loss, or in the metric's own units."""
+    shown = number(gain, "+")
+    if gain is None or not whole or shown == "-":
+        return shown
+    share = 100 * gain / whole
+    return f"{share:+.1f}%" if abs(share) < 99.95 else f"{share:+.0f}%"
 
 
 def leaderboard(record: RunRecord, width: int = 80) -> Table:
@@ -97,7 +123,10 @@ def sentences(record: RunRecord) -> list[str]:
         for name, value in (("guard", winner.guard), ("test", winner.test))
         if value is not None
     ]
+    verdict = next((entry.verdict for entry in record.entries if _is_winner(record, entry)), None)
     certified = "" if winner.certified else ", NOT CERTIFIED"
+    if verdict is not None and verdict.accepted and verdict.claim == "procedure":
+        certified += f" ({verdict.caveat})"
     if record.looks is not None and record.looks.note:
         certified += f", look {record.looks.number} at these data"
     lines.append(f"winner: {study}{certified}, {metric} {', '.join(scores) or 'unknown'}")

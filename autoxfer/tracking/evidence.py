@@ -134,6 +134,8 @@ def verdict_text(record: RunRecord) -> str:
         state = f"{entry.study} wins ({verdict.decision})"
         if not winner.certified:
             short = "wins, exploratory" if verdict.accepted else "is only the best on tune"
+            if verdict.accepted and verdict.claim == "procedure":
+                short = f"wins, but {verdict.caveat}"
             state = f"NOT CERTIFIED: {entry.study} {short} ({verdict.decision})"
         lines = [
             f"{state}. {verdict.reason[:1].upper()}{verdict.reason[1:]}.",
