@@ -15,16 +15,15 @@ from torch.nn import functional
 from autoxfer.errors import Unsupported
 from autoxfer.features import BATCH, Features, resolve
 from autoxfer.limits import Portion
+from autoxfer.optimising import Optimiser, group_of
 from autoxfer.records import Bars, Floors, Recipe, Score, derive_seed
 from autoxfer.scoring import UNKNOWN, Choice, Clock, Target, measure, probabilities
-from autoxfer.strategy import Candidate, Fitted, Group, Input, Problem
+from autoxfer.strategy import Candidate, Fitted, Input, Problem
 
 if TYPE_CHECKING:
     pass
 
-WARM_UP = 0.1  # share of the steps
 CHECKS = 12  # times that the tune split is scored while training
-MAX_NORM = 5.0  # gradients are clipped to it
 
 
 @final
@@ -68,8 +67,8 @@ class GradientTrainer:
         time is too much.
         """
         module = candidate.module.to(self._features.device)
-        optimiser = _optimiser(module, candidate.groups, self.recipe)
         keeper = _Keeper(module, candidate)
+        optimiser = Optimiser(module, candidate.groups, self.recipe)
         inputs = self._inputs(candidate)
         n_steps = self.recipe.steps or 1
         batches = self._batches(n_steps if self._tune else round(n_steps * self._take("kept")))
@@ -81,13 +80,10 @@ class GradientTrainer:
         set_modes(module)
         started = time.perf_counter()
         for step, rows in enumerate(batches, start=1):
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * _schedule(step, n_steps)
             tensors = self._features.batch(inputs, "train", rows, self.recipe.augment, draws)
-            loss = self._gradient(candidate, tensors, rows)
+            loss = self._gradient(candidate, tensors, rows, optimiser)
             keeper.pull()
-            nn.utils.clip_grad_norm_(module.parameters(), MAX_NORM)
-            optimiser.step()
+            optimiser.step(step, n_steps)
             keeper.hold()
             if step in checks:
                 if not math.isfinite(loss.item()):
@@ -101,17 +97,20 @@ class GradientTrainer:
                 if stopped:
                     break
         self.clock.n_steps += step
+        optimiser.release()
         fitted = keeper.fitted(step, stopped)
         if step and self._at_once.size < len(rows):
             fitted = replace(fitted, notes={**fitted.notes, "examples_at_once": self._at_once.size})
         return fitted
 
-    def _gradient(self, candidate: Candidate, tensors: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+    def _gradient(
+        self, candidate: Candidate, tensors: tuple[Tensor, ...], rows: Tensor, optimiser: Optimiser
+    ) -> Tensor:
         """Leave the gradient of the batch's loss in the parameters, in as many parts as memory asks for; the loss."""
         module = candidate.module
 
         def work(size: int) -> Tensor:
-            module.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
             n_parts = math.ceil(len(rows) / size)
             losses: list[Tensor] = []
             for part, *inputs in zip(*(tensor.tensor_split(n_parts) for tensor in (rows, *tensors)), strict=True):
@@ -245,7 +244,7 @@ class _Keeper:
         self._anchors = [
             (parameter, group.anchor, parameter.detach().clone())
             for name, parameter in parameters.items()
-            if (group := _group_of(name, candidate.groups)).anchor and parameter.requires_grad
+            if (group := group_of(name, candidate.groups)).anchor and parameter.requires_grad
         ]
 
     def offer(self, score: Score, share: float) -> None:
@@ -288,37 +287,6 @@ def count_trained(candidate: Candidate) -> int:
     """Count the numbers that training can change."""
     held = sum(int(mask.sum()) for mask in candidate.frozen.values())
     return sum(p.numel() for p in candidate.module.parameters() if p.requires_grad) - held
-
-
-def _group_of(name: str, groups: Sequence[Group]) -> Group:
-    return next((group for group in groups if name.startswith(group.match)), Group())
-
-
-def _optimiser(module: nn.Module, groups: Sequence[Group], recipe: Recipe) -> torch.optim.AdamW:
-    settings = []
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        group = _group_of(name, groups)
-        decay = recipe.decay if group.decay is None else group.decay
-        settings.append((group.lr * recipe.lr, decay, parameter))
-    if not settings:
-        raise ValueError("the candidate has no parameter to train; override fit, or let some require gradients")
-    merged: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for peak, decay, parameter in settings:
-        merged.setdefault((peak, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": part, "lr": peak, "peak": peak, "weight_decay": d} for (peak, d), part in merged.items()],
-        foreach=True,
-    )
-
-
-def _schedule(step: int, n_steps: int) -> float:
-    """Rise linearly over the warm-up, then fall as a cosine to zero; ``step`` counts from 1."""
-    warm = max(1, round(WARM_UP * n_steps))
-    if step <= warm:
-        return step / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, n_steps - warm)))
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autoxfer import training
 from autoxfer.metrics import get_metric
 from autoxfer.records import Recipe
 from autoxfer.scoring import Target, measure
@@ -120,14 +118,6 @@ def test_every_example_comes_once_before_any_comes_twice(vectors: Scene) -> None
 def test_a_batch_is_never_larger_than_the_train_split(vectors: Scene) -> None:
     loop = trainer(vectors, replace(RECIPE, batch=1000))
     assert all(len(rows) == len(vectors.labels) for rows in loop._batches(3))
-
-
-def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
-    rates = [training._schedule(step, 100) for step in range(1, 101)]
-    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
-    assert all(a > b for a, b in pairwise(rates[9:]))
-    assert rates[-1] == pytest.approx(0.0)
-    assert rates[54] == pytest.approx(0.5 * (1 + math.cos(math.pi * 45 / 90)))
 
 
 def test_a_hopeless_trial_is_stopped_at_its_rung(vectors: Scene) -> None:
