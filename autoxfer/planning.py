@@ -51,7 +51,7 @@ class Plan:
     studies: tuple[PlannedStudy, ...]
     unavailable: Mapping[str, str]
     guard: Prospect  # what it could find
-    seconds: float  # expected, for the whole search
+    seconds: float  # expected, for all that is searched
     sources: Mapping[str, Mapping[str, Any]]
     data: datacheck.Check
 
@@ -65,7 +65,8 @@ class Plan:
         sizes = ", ".join(f"{n} {name}" for name, n in task["sizes"].items() if n)
         classes = f", {len(task['classes'])} classes" if task["classes"] else ""
         yield f"task {task['name']}: {task['kind']} of {task['modality']} examples{classes}; metric {task['metric']}"
-        yield f"splits: {sizes}"
+        n_folds = task["folds"]
+        yield f"splits: {sizes}" + (f", each of {n_folds} folds in turn" if n_folds else "")
         yield from self.data.lines()
         for name, card in self.sources.items():
             reads = _reads(card.get("input", {}))
@@ -75,7 +76,8 @@ class Plan:
         for planned in self.studies:
             searched = ", ".join(planned.parameters) or "nothing to search"
             yield f"  {planned.study:{width}}  {planned.n_trials:3} trials  {_time(planned.seconds):>7}  {searched}"
-        yield f"the search should take about {_time(self.seconds)} on this machine"
+        searches = f"the searches, one for each of {n_folds} folds and one for what ships," if n_folds else "the search"
+        yield f"{searches} should take about {_time(self.seconds)} on this machine"
         for name, why in self.unavailable.items():
             yield f"  left out: {name}: {why}"
         yield ""
@@ -107,7 +109,7 @@ def plan(config: RunConfig, say: Callable[[str], object] = lambda text: None) ->
         tuple(studies),
         setting.unavailable,
         _prospect(setting),
-        sum(study.seconds for study in studies),
+        sum(study.seconds for study in studies) * (1 + len(setting.folds)),
         {name: source.card for name, source in setting.sources.items()},
         check_data(setting),
     )
@@ -136,9 +138,9 @@ def _study(name: str, planned: StudyPlan, setting: Setting, bench: Bench) -> Pla
     ]
     each = sum(bench.estimate(job, n_steps) for job in jobs) / len(jobs)
     expected = n_trials * each
-    if budget.seconds is not None:
+    if setting.seconds is not None:
         outside_cap = len(starts) * each if planned.strategy.name == BASELINE else 0.0
-        expected = min(expected, max(budget.seconds / n_studies, outside_cap))
+        expected = min(expected, max(setting.seconds / n_studies, outside_cap))
     searched = tuple(key for key, size in zip(planned.space, sizes, strict=True) if size > 1)
     return PlannedStudy(name, n_trials, searched, expected)
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoxfer import closing, explaining, folding, looks, refitting, runfolder, tracking
 from autoxfer.assessment import assess
@@ -157,11 +156,6 @@ class _Run:
     def _bench(self) -> Bench:
         return self.setting.bench(self.folder)
 
-    @property
-    def _guarded(self) -> NDArray[np.int64]:
-        """Rows of the data set that the guard is asked about."""
-        return self.setting.rows("guard") if self.pooled is None else self.pooled.rows
-
     def _finalist(self, study: StudyResult) -> Finalist:
         """Let a study's best model, as trained, answer tune and guard; of folds, their own models have answered."""
         assert study.best is not None
@@ -175,7 +169,7 @@ class _Run:
             predictions = self.pooled.predictions[study.id]
         else:  # it failed in a fold
             return Finalist(study, study.best, composed, math.nan, np.array([]), tune_loss)
-        labels = self.setting.dataset.labels[self._guarded]
+        labels = self.setting.dataset.labels[self.setting.judged]
         value, losses = metric.value(predictions, labels), metric.losses(predictions, labels)
         return Finalist(study, study.best, composed, float(value), losses, tune_loss, predictions)
 
@@ -194,10 +188,10 @@ class _Run:
             alpha=config.guard.alpha,
             margin=config.guard.margin,
             min_trials=config.budget.min_trials,
-            n_guard=len(self._guarded),
+            n_guard=len(self.setting.judged),
             procedure="fallback" if pooled is None else "holm",
-            labels=self.setting.dataset.labels[self._guarded],
-            groups=None if self.setting.dataset.groups is None else self.setting.dataset.groups[self._guarded],
+            labels=self.setting.dataset.labels[self.setting.judged],
+            groups=None if self.setting.dataset.groups is None else self.setting.dataset.groups[self.setting.judged],
         )
         if pooled is not None:
             verdicts = {name: folding.of_procedure(one, len(self.setting.folds)) for name, one in verdicts.items()}
@@ -268,7 +262,7 @@ class _Run:
     def _write_losses(self, finalists: Mapping[str, Finalist]) -> None:
         import pandas as pd  # noqa: PLC0415
 
-        told = {"example": self._guarded, **({} if self.pooled is None else {"fold": self.pooled.number})}
+        told = {"example": self.setting.judged, **({} if self.pooled is None else {"fold": self.pooled.number})}
         answered = {name: finalist.loss for name, finalist in finalists.items() if len(finalist.loss)}
         if not answered:  # every study failed in some fold
             return

@@ -118,7 +118,7 @@ class Setting:
             "metric": self.metric.name,
             "direction": "maximize" if self.metric.greater_is_better else "minimize",
             "classes": list(schema.classes),
-            "sizes": {name: len(self.splits.rows.get(name, ())) for name in SPLITS},
+            "sizes": {name: len(self.splits.rows.get(name, ())) for name in SPLITS} | {"guard": len(self.judged)},
             "folds": len(self.folds) or None,
             "data_fingerprint": self.fingerprint,
             "warnings": list(self.warnings),
