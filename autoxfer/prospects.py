@@ -64,9 +64,12 @@ class Prospect:
     def lines(self) -> Iterator[str]:
         """Say it in a table and a few sentences."""
         of = "scratch's loss" if self.metric not in SQUARED else "scratch's mean squared error"
-        unit = f"in percent of {of}" if self.relative else "in points (percent of the examples)"
+        points = (
+            "points (percent of the examples)" if self.metric == "accuracy" else f"points (hundredths of {self.metric})"
+        )
+        unit = f"percent of {of}" if self.relative else points
         verb = "finds" if not self.margin else f"accepts with the margin of {100 * self.margin:g}"
-        yield f"the smallest true gain that the guard {verb} four times in five, {unit}:"
+        yield f"the smallest true gain that the guard {verb} four times in five, in {unit}:"
         yield from _aligned([self._head(), *map(self._row, self.cases)])
         if self.relative and self.n < MIN_STUDENT:
             yield f"  with fewer than {MIN_STUDENT} guard examples {self.metric} is not tested, and nothing is accepted"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,10 +247,35 @@ def test_plain_text_cuts_nothing_off() -> None:
     assert "nan" not in text(record())
 
 
-@pytest.mark.parametrize(("metric", "heading"), [("rmse", " gain (mse) "), ("r2", " gain (mse) "), ("mae", " gain ")])
-def test_a_gain_in_squared_errors_says_so(metric: str, heading: str) -> None:
+@pytest.mark.parametrize(
+    ("metric", "scratch", "transfer", "effect", "heading"),
+    [
+        ("rmse", 3.0, 2.0, 5.0, "gain (mse)"),
+        ("mse", 9.0, 4.0, 5.0, "gain"),
+        ("r2", 0.10, 0.50, 5.0, "gain (mse)"),
+        ("mae", 9.0, 4.0, 5.0, "gain"),
+        ("log_loss", 9.0, 4.0, 5.0, "gain"),
+    ],
+)
+def test_a_gain_in_losses_is_a_share_of_scratchs(
+    metric: str, scratch: float, transfer: float, effect: float, heading: str
+) -> None:
     found = record()
-    assert heading in text(replace(found, task={**found.task, "metric": metric})).splitlines()[0]
+    like = next(entry for entry in found.entries if entry.study == "residual@even")
+    assert like.verdict is not None
+    verdict = replace(like.verdict, effect=effect, ci_low=-effect / 2, ci_high=2.5 * effect)
+    entries = (
+        replace(like, guard=transfer, verdict=verdict),
+        replace(next(entry for entry in found.entries if entry.verdict is None), guard=scratch),
+    )
+    shown = text(replace(found, task={**found.task, "metric": metric}, entries=entries)).splitlines()
+    assert re.split(r"  +", shown[0])[-3:] == [heading, "interval", "verdict"]
+    share = 100 * (1 - (1 - 0.5) / (1 - 0.1)) if metric == "r2" else 100 * 5 / 9
+    assert f"+{share:.1f}% [-{share / 2:.1f}%, +{2.5 * share:.0f}%]" in " ".join(shown[1].split())
+
+
+def test_a_gain_in_points_stays_a_number() -> None:
+    assert "%" not in text(record())
 
 
 def test_every_verdict_gets_its_sentence_and_the_winner_the_last_word() -> None:

@@ -67,7 +67,8 @@ def table(record: RunRecord, *, interval: bool) -> tuple[tuple[str, ...], list[R
 def scratchs_loss(record: RunRecord) -> float | None:
     """Find scratch's mean loss on guard where a gain is told as a share of it; None where it is told in points."""
     metric = METRICS.get(str(record.task.get("metric")))
-    baseline = next((entry.guard for entry in record.entries if entry.verdict is None), None)
+    guards = (entry.guard for entry in record.entries if entry.verdict is None)  # scratch has none
+    baseline = next((value for value in guards if value is not None), None)
     if metric is None or metric.kind != "real" or baseline is None:
         return None
     if metric.name == "rmse":
