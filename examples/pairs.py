@@ -2,6 +2,8 @@
 
     python examples/pairs.py --data FOLDER [--pair NAME]... [--seeds 3] [--json]
 
+With several seeds, all but the first are further looks at the same data: exploratory, and not certified.
+
 FOLDER holds the data sets (vision/*.npz) and the weights with their cards (weights/*.safetensors, *.json).
 """
 

@@ -3,6 +3,9 @@
     python examples/seeds.py examples/digits/run.yaml --seeds 5
 
 Each seed draws other splits, other weights and another search. ``--json`` prints the same as one JSON object.
+
+This measures how often the guard is right; it is no way to a certificate. Every seed is one more look at the same data,
+so from the second on a run's verdicts are exploratory and its winner is not certified.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from autoxfer.dataset import Schema
 from autoxfer.errors import InputError, TrackingError
 from autoxfer.export import save_winner
-from autoxfer.records import Entry, Logged, Outcome, RunRecord, Score, StudyResult, Trial, Verdict, Winner
+from autoxfer.records import Entry, Logged, Look, Looks, Outcome, RunRecord, Score, StudyResult, Trial, Verdict, Winner
 from autoxfer.runfolder import write_json
-from autoxfer.tracking import TrackingSettings, check, evidence, log_run, read_settings
+from autoxfer.tracking import TrackingSettings, check, evidence, log_run, past_looks, read_settings
 
 IMAGES = Schema("image", "classification", (8, 8), "uint8", tuple("0123456789"))
 RAW = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
@@ -212,6 +212,25 @@ def test_a_winner_that_is_not_certified_is_never_champion(settings: TrackingSett
         version = client.get_model_version("digits", "1")
         assert version.tags["autoxfer.certified"] == "false"
         assert "NOT CERTIFIED" in version.description
+
+
+@pytest.mark.slow
+def test_what_others_logged_of_the_same_data_are_looks_and_what_is_elsewhere_is_not(settings: TrackingSettings) -> None:
+    own = Look("2026-03-01", "c0ffee" * 10, "guard", "mine", "run-9")
+    assert past_looks(settings, "digits", own) == ()
+    for number, (data, guard) in enumerate([("c0ffee" * 10, "x"), ("other", "guard"), ("other", "x")]):
+        folder, made = make_run(settings.runs, f"run-{number}")
+        looks = Looks(
+            dataclasses.replace(own, time=f"2026-01-0{9 - number}", data=data, guard=guard, run_id=folder.name)
+        )
+        made = dataclasses.replace(made, task={**made.task, "data_fingerprint": data}, looks=looks)
+        log_run(dataclasses.replace(settings, model=False, register=False, trials=False), folder, made, ())
+    log(settings, "run-without-looks")
+    found = past_looks(settings, "digits", own)
+    assert [look.run_id for look in found] == ["run-1", "run-0"]
+    assert (found[0].guard, found[0].config, found[0].time) == ("guard", "mine", "2026-01-08")
+    assert past_looks(settings, "another task", own) == ()
+    assert past_looks(dataclasses.replace(settings, enabled=False), "digits", own) == ()
 
 
 STEPS = (
