@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 Kind = Literal["bias", "variance", "healthy", "unclear"]
 
 LITTLE = 0.05  # share of the chance loss below which two losses count as equal
-FIT = 0.02  # the same for the train loss, which is exact
+FIT = 0.005  # the same for the train loss, which has no luck of the draw in it
 FLAT = 0.05  # share by which the tune loss falls over the last doubling, below which more data change little
 BEHIND = 0.75  # a fall below this share of scratch's falls behind it
 
@@ -80,9 +80,9 @@ def diagnose(curve: Curve, scratch: Curve, chance: float) -> Diagnosis:
         return Diagnosis("bias", _biased(train, train_scratch, fall, fall_scratch))
     told = f"train loss {train:.2g}, tune loss {tune:.2g}, {_moved(fall)} over the last doubling of the examples"
     if gap >= LITTLE and fall >= FLAT:
-        return Diagnosis("variance", f"{told}: it fits its examples better than new ones, and more would help")
+        return Diagnosis("variance", f"{told}: it fits its own examples better than new ones, and more would help")
     if gap < LITTLE and behind < LITTLE:
-        return Diagnosis("healthy", f"{told}: nothing holds it back that more examples or another way would mend")
+        return Diagnosis("healthy", f"{told}: the two are close, and on tune it is no worse than scratch")
     return Diagnosis("unclear", f"{told}, scratch's is {tune_scratch:.2g}: none of the usual patterns")
 
 

@@ -48,7 +48,7 @@ def draw(explanation: Explanation, path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     record = explanation.record
-    figure.suptitle(f"{record.task.get('name', 'task')}, run {record.run_id}", fontsize=11)
+    figure.suptitle(f"{record.task.get('name', 'task')}, run {record.run_id} (★ the winner)", fontsize=11)
     _forest(left, explanation)
     if any(len(curve.sizes) > 1 for curve in explanation.curves.values()):
         _curves(right, explanation)
@@ -154,12 +154,17 @@ def _colour(study: str, rival: str | None) -> str:
     return "black" if study == BASELINE else WINNER if study == rival else OTHER
 
 
+def _width(study: str, rival: str | None) -> float:
+    """Choose a line's width: one of two equal lines is seen on either side of the other."""
+    return 3.4 if study == BASELINE else 1.8 if study == rival else 1.0
+
+
 def _curves(axes: Any, explanation: Explanation) -> None:
     """Learning curves: scratch and its best rival, on tune and, dotted, on train; the others in grey."""
     rival = _rival(explanation)
     for study, curve in sorted(explanation.curves.items(), key=lambda item: item[0] in (BASELINE, rival)):
         named, colour = study in (BASELINE, rival), _colour(study, rival)
-        style = {"color": colour, "linewidth": 2.0 if named else 1.0}
+        style = {"color": colour, "linewidth": _width(study, rival)}
         axes.plot(
             curve.sizes,
             curve.tune_loss,
@@ -202,7 +207,7 @@ def _searches(axes: Any, explanation: Explanation) -> None:
             marker="o" if named else None,
             markersize=4,
             color=_colour(study, rival),
-            linewidth=2.0 if named else 1.0,
+            linewidth=_width(study, rival),
             label=study if named else None,
         )
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
@@ -220,4 +225,4 @@ def _finish(axes: Any, *, others: bool) -> None:
     if others:
         axes.plot([], [], color=OTHER, label="the other transfers")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, framealpha=0.9, edgecolor="none")

@@ -83,7 +83,7 @@ def lines(explanation: Explanation, width: int = 100) -> Iterator[str]:
     if order := explanation.diagnostics.get("order"):
         yield paragraph(f"Searched in this order: {', '.join(order)}.")
     if explanation.diagnoses:
-        yield "\n" + curve_table(explanation)
+        yield f"\n{curve_table(explanation)}\n{paragraph(_measured(explanation))}"
     for note in explanation.notes:
         yield paragraph(f"note: {note}")
 
@@ -157,6 +157,14 @@ def curve_table(explanation: Explanation) -> str:
         cells = (" / ".join(map(number, points[size])) if size in points else "-" for size in sizes)
         rows.append((study, *cells, found.kind))
     return aligned(rows)
+
+
+def _measured(explanation: Explanation) -> str:
+    task = explanation.record.task
+    loss = "mean cross-entropy" if task.get("kind") == "classification" else "mean squared error"
+    guess = f"; a constant prediction has {number(explanation.chance_loss)}"
+    tune = f"on the {task['sizes']['tune']:,} tune examples, which chose the recipes too"
+    return f"({loss}{guess}; {tune}: a diagnosis, no test)"
 
 
 def _tuned(entry: Entry, baseline: Entry | None, task: Mapping[str, Any]) -> str:
