@@ -15,7 +15,7 @@ import yaml
 import autoxfer
 from autoxfer import selection
 from autoxfer.errors import InputError
-from autoxfer.records import Event, Job, Outcome
+from autoxfer.records import Event, Job, Outcome, Warned
 from autoxfer.trials import Bench
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +52,12 @@ class Listener:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of its own for other searches: beside the first one they would be further looks."""
+    return tmp_path_factory.mktemp("elsewhere")
 
 
 @pytest.fixture(scope="module")
@@ -195,15 +201,15 @@ def test_changed_data_are_not_resumed(result: autoxfer.Result, runs: Path, tmp_p
         selection.resume(result.record.run_id, runs=tmp_path)
 
 
-def test_an_under_tuned_baseline_leaves_everything_untested(runs: Path) -> None:
-    hasty = _with(runs, trials=2)
+def test_an_under_tuned_baseline_leaves_everything_untested(elsewhere: Path) -> None:
+    hasty = _with(elsewhere, trials=2)
     assert {verdict.decision for verdict in hasty.verdicts.values()} == {"untested"}
     assert hasty.record.winner.strategy == "scratch"
     assert "under-tuned" in hasty.verdicts["linear_probe@digits"].reason
     assert any("nothing can be accepted" in warning for warning in hasty.record.task["warnings"])
 
 
-def test_failing_trials_are_failed_and_the_rest_goes_on(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_trials_are_failed_and_the_rest_goes_on(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute = Bench.execute
 
     def fails(self: Bench, job: Job) -> Outcome:
@@ -212,14 +218,14 @@ def test_failing_trials_are_failed_and_the_rest_goes_on(runs: Path, monkeypatch:
         return execute(self, job)
 
     monkeypatch.setattr(Bench, "execute", fails)
-    result = _with(runs, trials=5)
+    result = _with(elsewhere, trials=5)
     entry = next(entry for entry in result.record.entries if entry.strategy == "fine_tune")
     assert (entry.n_complete, entry.n_failed, entry.n_pruned) == (1, 4, 0)
     trials = pd.read_parquet(result.folder / "trials.parquet")
     assert trials["reason"].str.contains("third-party layer").sum() == 4
 
 
-def test_a_study_without_a_completed_trial_says_why(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_without_a_completed_trial_says_why(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute = Bench.execute
 
     def fails(self: Bench, job: Job) -> Outcome:
@@ -228,25 +234,52 @@ def test_a_study_without_a_completed_trial_says_why(runs: Path, monkeypatch: pyt
         return execute(self, job)
 
     monkeypatch.setattr(Bench, "execute", fails)
-    result = _with(runs, trials=5)
+    result = _with(elsewhere, trials=5)
     verdict = result.verdicts["linear_probe@digits"]
     assert verdict.decision == "untested"
     assert "no such feature" in verdict.reason
 
 
-def test_nothing_is_seeded_globally_and_nothing_is_drawn(runs: Path) -> None:
+def test_another_search_on_the_same_data_is_exploratory_and_certifies_nothing(
+    result: autoxfer.Result, runs: Path, listener: Listener
+) -> None:
+    assert not any(verdict.exploratory for verdict in result.verdicts.values())
+    assert stored(result)["looks"]["number"] == 1
+    heard = Listener()
+    second = autoxfer.run({**SETTINGS, "seed": 1}, runs=runs, observers=[heard])
+    told = [event.text for event in heard.events if isinstance(event, Warned)]
+    assert (
+        sum(
+            f"look 2 at these data, with other settings than earlier ones (run {result.record.run_id}" in text
+            for text in told
+        )
+        == 1
+    )
+    assert heard.names().index("Warned") < heard.names().index("StudyStarted"), "it is said before time is spent"
+    assert all(verdict.exploratory for verdict in second.verdicts.values())
+    if second.record.winner.strategy != "scratch":
+        assert second.record.winner.certified is False
+    assert (stored(second)["looks"]["number"], stored(second)["entries"][1]["verdict"]["exploratory"]) == (2, True)
+    again = autoxfer.run(SETTINGS, runs=runs)
+    assert (again.record.looks and again.record.looks.number) == 1
+    assert again.record.winner.certified
+    lines = (runs / "looks.jsonl").read_text().splitlines()
+    assert [json.loads(line)["run_id"] for line in lines] == [result.record.run_id, second.record.run_id]
+
+
+def test_nothing_is_seeded_globally_and_nothing_is_drawn(elsewhere: Path) -> None:
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    _with(runs, trials=1)
+    _with(elsewhere, trials=1)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_no_trial_is_given_to_a_study_whose_time_is_up(runs: Path) -> None:
-    result = autoxfer.run({**SETTINGS, "budget": {"trials": 5, "seconds": 1e-9}}, runs=runs)
+def test_no_trial_is_given_to_a_study_whose_time_is_up(elsewhere: Path) -> None:
+    result = autoxfer.run({**SETTINGS, "budget": {"trials": 5, "seconds": 1e-9}}, runs=elsewhere)
     counts = {entry.study: entry.n_trials for entry in result.record.entries}
     assert counts == {"scratch": 2, "linear_probe@digits": 0, "fine_tune@digits": 0}  # scratch's defaults, no more
     assert all("no trial" in verdict.reason for verdict in result.verdicts.values())
 
 
-def _with(runs: Path, trials: int) -> autoxfer.Result:
-    return autoxfer.run({**SETTINGS, "budget": {"trials": trials}}, runs=runs)
+def _with(elsewhere: Path, trials: int) -> autoxfer.Result:
+    return autoxfer.run({**SETTINGS, "budget": {"trials": trials}}, runs=elsewhere)
