@@ -22,9 +22,11 @@ from negative_run import truth  # noqa: E402
 from negative_summary import summarise, where  # noqa: E402
 from negative_transfer import in_turn  # noqa: E402
 
+UNREMARKABLE = {"power": 0.5, "level": 0.0, "seen": 0.0, "p_value": 0.5, "tune": 0.8}
+
 
 def finalist(gain: float, decision: str = "undecided", error: float = 1.0) -> dict[str, Any]:
-    return {"gain": gain, "low": gain - 2 * error, "high": gain + 2 * error, "decision": decision}
+    return {"gain": gain, "low": gain - 2 * error, "high": gain + 2 * error, "decision": decision} | UNREMARKABLE
 
 
 def run(winner: str, finalists: dict[str, dict[str, Any]], helpful: int = 0, n: int = 50) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def run(winner: str, finalists: dict[str, dict[str, Any]], helpful: int = 0, n: 
         "pair": "pair",
         "n": n,
         "seed": 0,
-        "scratch": {"test": 0.8},
+        "scratch": {"test": 0.8, "tune": 0.8},
         "finalists": finalists,
         "winner": winner,
         "harmful_total": len(harmful),
@@ -52,19 +54,19 @@ def test_a_selector_that_takes_help_and_leaves_harm_fulfils_every_rule() -> None
     summary = summarise(runs, 0.05)
     assert set(summary["holds"].values()) == {True}
     assert summary["policies"]["selector"] == {
-        "runs": 2,
         "mean_gain": 3,
         "worst": 0,
         "losses": 0,
         "mean_regret": 0,
     }
-    assert summary["policies"]["probe"] == {"runs": 2, "mean_gain": -7, "worst": -20, "losses": 1, "mean_regret": 10}
+    assert summary["policies"]["probe"] == {"mean_gain": -7, "worst": -20, "losses": 1, "mean_regret": 10}
     assert summary["policies"]["scratch"]["mean_regret"] == 3
 
 
 def test_a_selector_that_ships_harm_breaks_the_rules() -> None:
     summary = summarise([run("probe", {"probe": finalist(-20, "accepted"), "tune": finalist(5)}, helpful=1)], 0.05)
     assert (summary["harmful_accepted"], summary["harmful_total"]) == (1, 1)
+    assert [line.partition(": truly")[0] for line in summary["surprises"]] == ["pair, 50, seed 0: probe accepted"]
     assert [rule for rule, holds in summary["holds"].items() if not holds] == [
         "harmful accepted at most at alpha",
         "no significant loss for the selector",

@@ -7,6 +7,7 @@ and ResNet-20 were trained on the training sides of MNIST and CIFAR-10, so that 
 
 from __future__ import annotations
 
+import os
 import runpy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ def table(folder: Path, shared: Path, *, name: str, read: Read, share: float) ->
         x = torch.tensor(((columns - mean) / std).to_numpy(), dtype=torch.float32)
         y = shuffle(np.asarray(labels), share)
         scaled = torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32)[:, None] if numeric else torch.tensor(y)
-        write(weights, train(MLP, options, x, scaled, 1500))
+        write(weights, train(MLP, options, x, scaled, 1000))
     card = {"columns": list(columns), "mean": mean.tolist(), "std": std.tolist(), "classes": list(map(str, classes))}
     task = {"data": str(data), "name": name, "target": label, "kind": "regression" if numeric else "classification"}
     known = {"name": "source", "model": MLP, "options": options, "weights": str(weights), "input": card}
@@ -194,7 +195,7 @@ def write(path: Path, network: nn.Module) -> None:
 
 def write_whole(path: Path, fill: Callable[[Path], object]) -> None:
     """Put a file in place in one step, so that a killed experiment leaves none that is cut short."""
-    part = path.with_name(f"part-{path.name}")
+    part = path.with_name(f"{os.getpid()}-{path.name}")
     fill(part)
     part.replace(path)
 
@@ -217,13 +218,13 @@ def train(model: str, options: dict[str, int], x: torch.Tensor, y: torch.Tensor,
 
 
 CORRUPTIONS: dict[str, tuple[Change, float, int]] = {  # what the source sees, share of labels shuffled, steps
-    "clean": (same, 0.0, 1500),
-    "shuffled40": (same, 0.4, 1500),
-    "shuffled80": (same, 0.8, 1500),
-    "shuffled100": (same, 1.0, 1500),
-    "permuted": (permuted, 0.0, 1500),
+    "clean": (same, 0.0, 1000),
+    "shuffled40": (same, 0.4, 1000),
+    "shuffled80": (same, 0.8, 1000),
+    "shuffled100": (same, 1.0, 1000),
+    "permuted": (permuted, 0.0, 1000),
     "random": (same, 0.0, 0),
-    "inverted": (inverted, 0.0, 1500),
+    "inverted": (inverted, 0.0, 1000),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from corrupted import PAIRS, write_whole
+from negative_summary import POWER
 from numpy.typing import NDArray
 
 import autoxfer
@@ -23,7 +24,7 @@ from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_maker
 from autoxfer.setting import prepare
 
-ALPHA, POWER = 0.05, 0.95
+ALPHA = 0.05
 QUICK = [{"scratch": {"steps": 20}}, "linear_probe", {"fine_tune": {"steps": 20}}]  # of the smoke test
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 Run = Mapping[str, Any]
 
+POWER = 0.95  # of the guard, from which on a run counts as helpful
 SELECTOR, SCRATCH, ORACLE = "selector", "scratch", "oracle"
 # Means of five runs in 26 settings, from the result files that the authors keep in their repository.
 REFINE = {
@@ -59,18 +60,35 @@ def summarise(runs: Sequence[Run], alpha: float) -> dict[str, Any]:
         },
         "strategies": {name: wins(runs, name) for name in _policies(runs) if name not in (SELECTOR, ORACLE, SCRATCH)},
         "where": where(runs),
+        "surprises": surprises(runs),
     }
 
 
+def surprises(runs: Iterable[Run]) -> list[str]:
+    """Tell of every harmful finalist that was accepted, and of what the guard should have found and did not."""
+    told = []
+    for run in runs:
+        missed = run["helpful_total"] > run["helpful_accepted"]
+        for name, found in run["finalists"].items():
+            wrong = found["high"] < 0 and found["decision"] == "accepted"
+            if wrong or (missed and found["power"] >= POWER):
+                level = f"p {found['p_value']:.2g} at level {found['level']:.2g}" if found["level"] else "not competing"
+                told.append(
+                    f"{run['pair']}, {run['n']}, seed {run['seed']}: {name} {'accepted' if wrong else 'missed'}: truly "
+                    f"{found['gain']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f}), the guard saw "
+                    f"{found['seen']:+.1f}, {level}; tune {found['tune']:.3f}, scratch's {run['scratch']['tune']:.3f}"
+                )
+    return told
+
+
 def policy(runs: Sequence[Run], name: str) -> dict[str, Any]:
-    """Say how one way of always choosing fares."""
-    found = [(gains(run), is_loss(run, name)) for run in runs if name in gains(run)]
+    """Say how one way of always choosing fares; a strategy that a run did not have leaves scratch in place."""
+    found = [(gains(run).get(name, 0.0), gains(run)[ORACLE]) for run in runs]
     return {
-        "runs": len(found),
-        "mean_gain": mean(gain[name] for gain, _ in found),
-        "worst": min(gain[name] for gain, _ in found),
-        "losses": sum(loss for _, loss in found),
-        "mean_regret": mean(gain[ORACLE] - gain[name] for gain, _ in found),
+        "mean_gain": mean(gain for gain, _ in found),
+        "worst": min(gain for gain, _ in found),
+        "losses": sum(is_loss(run, name) for run in runs),
+        "mean_regret": mean(best - gain for gain, best in found),
     }
 
 
@@ -126,7 +144,7 @@ def show(summary: Mapping[str, Any]) -> None:
     print(f"{'always choose':18}{'mean gain':>10}{'worst':>8}{'losses':>8}{'regret':>8}   (points over scratch)")
     for name, found in sorted(summary["policies"].items(), key=lambda item: item[1]["mean_regret"]):
         numbers = f"{found['mean_gain']:+10.2f}{found['worst']:+8.2f}{found['losses']:8d}{found['mean_regret']:8.2f}"
-        print(f"{name:18}{numbers}   {found['runs']} runs")
+        print(f"{name:18}{numbers}")
     refine = summary["refine_as_published"]
     print(f"{'':18}{refine['mean_gain']:+10.2f}{refine['worst']:+8.2f}{refine['losses']:8d}{'':8}   {refine['what']}")
     print(f"\n{'':18}{'beats scratch':>14}{'loses':>8}{'best':>8}{'accepted':>10}{'called harmful':>16}   of runs")
@@ -134,6 +152,8 @@ def show(summary: Mapping[str, Any]) -> None:
         numbers = f"{seen['beats_scratch']:14d}{seen['loses_to_scratch']:8d}{seen['best']:8d}{seen['accepted']:10d}"
         print(f"{name:18}{numbers}{seen['called_harmful']:16d}   {seen['runs']}")
     show_where(summary["where"])
+    for line in summary["surprises"]:
+        print(line)
     for rule, holds in summary["holds"].items():
         print(f"{'nothing to judge by' if holds is None else 'holds' if holds else 'DOES NOT HOLD':20} {rule}")
 
@@ -170,14 +190,14 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.scatter(*zip(*points, strict=True), s=22, marker=marker, alpha=0.7, label=name.replace("_", " "))
     chosen = [row["gains"][SELECTOR] for row in rows]
     axes.scatter(chosen, places, s=95, facecolors="none", edgecolors="black", linewidths=1.5, label="the selector")
-    axes.set_xscale("symlog", linthresh=5)
+    axes.set_xscale("symlog", linthresh=10)
     ticks = [-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50]
     axes.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
     axes.set_yticks(places, [f"{row['pair']}, {row['n']}" for row in rows], fontsize=8)
     axes.set_ylim(0, len(rows) + 1)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.set_xlabel("mean gain over scratch on the test set, points (linear to 5, logarithmic beyond)")
+    axes.set_xlabel("mean gain over scratch on the test set, points (linear to 10, logarithmic beyond)")
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=140)
     plt.close(figure)

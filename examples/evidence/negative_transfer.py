@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -28,6 +29,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,7 +51,7 @@ def main() -> int:
     with TemporaryDirectory() as temporary:
         place = (arguments.runs or Path(temporary)).resolve()
         (place / "material").mkdir(parents=True, exist_ok=True)
-        deadline = started + 60 * arguments.minutes if arguments.minutes else None
+        deadline = math.inf if arguments.minutes is None else started + 60 * arguments.minutes
         found, failed = carry_out(plans, place, arguments.data.resolve(), arguments.jobs, deadline)
     summary = {
         "planned": len(plans),
@@ -82,7 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--n", action="append", type=int, help=f"examples to train on; by default {SIZES}")
     parser.add_argument("--seeds", type=int, help="by default 3")
     parser.add_argument("--trials", type=int, help="of every strategy; by default 10")
-    parser.add_argument("--minutes", type=float, help="start no run after so many")
+    parser.add_argument("--minutes", type=float, help="start no run after so many; 0: sum up what is there")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--runs", type=Path, metavar="DIR", help="keep results here, and reuse those that are there")
@@ -91,7 +93,7 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.seeds = arguments.seeds or (1 if arguments.smoke else 3)
     arguments.trials = arguments.trials or (5 if arguments.smoke else 6 if arguments.short else 10)
-    arguments.minutes = arguments.minutes or (8.5 if arguments.short else None)
+    arguments.minutes = 8.5 if arguments.short and arguments.minutes is None else arguments.minutes
     return arguments
 
 
@@ -122,19 +124,20 @@ def in_turn(pairs: Sequence[Pair], sizes: Sequence[int], seeds: int, trials: int
 
 
 def carry_out(
-    plans: Sequence[Plan], place: Path, shared: Path, jobs: int, deadline: float | None
+    plans: Sequence[Plan], place: Path, shared: Path, jobs: int, deadline: float
 ) -> tuple[list[dict[str, Any]], int]:
     """Do the runs, so many at a time, until the deadline; take those that are there already."""
     write_whole(place / "material" / "mlflow.yaml", lambda path: path.write_text("enabled: false\n"))
-    for name in dict.fromkeys(plan.pair for plan in plans):
-        PAIRS[name].make(place / "material", shared)  # once, before several processes ask for it
     done = {plan: kept for plan in plans if (kept := read(place / plan.file, plan))}
     waiting = [plan for plan in plans if plan not in done]
     running: dict[Future[dict[str, Any]], Plan] = {}
     failed = 0
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        if time.monotonic() < deadline:
+            needed = dict.fromkeys(plan.pair for plan in waiting)
+            list(pool.map(partial(furnish, place, shared), needed))  # before two runs ask for the same files
         while running or waiting:
-            while waiting and len(running) < jobs and (deadline is None or time.monotonic() < deadline):
+            while waiting and len(running) < jobs and time.monotonic() < deadline:
                 plan = waiting.pop(0)
                 running[pool.submit(perform, plan, place, shared)] = plan
             if not running:
@@ -149,6 +152,11 @@ def carry_out(
                     continue
                 say(done[plan], len(done), len(plans))
     return [done[plan] for plan in plans if plan in done], failed
+
+
+def furnish(place: Path, shared: Path, pair: str) -> None:
+    """Train a pair's source and store its target, unless they are there."""
+    PAIRS[pair].make(place / "material", shared)
 
 
 def read(path: Path, plan: Plan) -> dict[str, Any] | None:
