@@ -11,7 +11,7 @@ ADVICE = "an earlier tap, or training beside them (residual), may keep what they
 
 
 def cautions(
-    n: int, p: int, effective_rank: float, top_share: float, n_classes: int, overlap: float | None
+    n: int, p: int, effective_rank: float, top_share: float, *, n_classes: int, overlap: float | None
 ) -> Iterator[str]:
     """Warn of collapsed features and of too many of them; ``n_classes`` 0 is regression."""
     advice = f": they are collapsed; {ADVICE}"

@@ -114,7 +114,7 @@ def examine(case: Case) -> Assessment:
     values = {key: value if value is not None and np.isfinite(value) else None for key, value in values.items()}
     rank, share = values.get("effective_rank"), values.get("top_share")
     if rank is not None and share is not None:
-        notes += cautions(n_train, p, rank, share, len(case.labels.classes), values.get("overlap"))
+        notes += cautions(n_train, p, rank, share, n_classes=len(case.labels.classes), overlap=values.get("overlap"))
     return Assessment("last", n_train, p, n_train / p, **values, notes=tuple(notes))
 
 

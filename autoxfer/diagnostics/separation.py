@@ -5,10 +5,11 @@ https://arxiv.org/abs/2212.10082:
 
     H = tr(cov(F)^-1 cov(E[F | y]))
 
-0 = the means of the classes coincide; at most the number of classes less one. Differs from the paper: the covariance is
-shrunk towards a multiple of the identity, d mu I + (1 - d) S, by the share d of Ledoit and Wolf, "A well-conditioned
-estimator for large-dimensional covariance matrices", J. Multivariate Analysis 2004, or with more features than
-examples it could not be inverted (Ibrahim et al., "Newer is not always better", 2021, https://arxiv.org/abs/2110.06893).
+0 = the means of the classes coincide; the number of classes less one = nothing but the means differs. Differs from the
+paper: the covariance is shrunk towards a multiple of the identity, d mu I + (1 - d) S, by the share d of Ledoit and
+Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivariate Analysis 2004, or with
+more features than examples it could not be inverted (as Ibrahim, Ponomareva and Mazumder, "Newer is not always better:
+rethinking transferability metrics, their peculiarities, stability and performance", 2021, propose).
 
 Both matrices are taken along the principal axes, where S is diagonal; beyond them the means do not differ.
 """

@@ -36,7 +36,7 @@ class Turned:
         coordinates, eigenvalues = axes.coordinates.numpy(), axes.curvature.numpy() / len(features)
         # A constant feature's rounding errors are no spread.
         kept = eigenvalues > np.square(np.abs(features).max(initial=0.0) * 1e-12)
-        return cls(coordinates[:, kept][:, ::-1], eigenvalues[kept][::-1], features.shape[1])
+        return cls(coordinates[:, kept][:, ::-1].copy(), eigenvalues[kept][::-1].copy(), features.shape[1])
 
     def widest(self, most: int) -> Floats:
         """Keep the widest axes: (n, at most ``most``); one axis of zeros where there is none."""
