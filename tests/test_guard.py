@@ -128,6 +128,19 @@ def test_a_worse_candidate_is_never_accepted_where_a_better_one_was_not(margin: 
     assert not accepted
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_the_interval_of_skewed_losses_ends_where_the_test_stops_rejecting(margin: float):
+    rng = np.random.default_rng(0)
+    baseline = np.full(80, 2.0)
+    for gain in np.linspace(-0.6, 0.9, 16):
+        verdict = decide(1.0 - gain + rng.gamma(0.25, 4.0, 80), baseline, kind="real", margin=margin)
+        assert verdict.ci_low <= verdict.effect <= verdict.ci_high
+        seen = weigh(1.0 - gain + rng.gamma(0.25, 4.0, 80), baseline, kind="real", margin=margin)
+        assert seen.effect - seen.low(0.05) > seen.high(0.05) - seen.effect - 1e-12  # the long tail counts
+        assert (seen.p_better <= 0.05) == (seen.low(0.05) >= -margin)
+        assert (seen.p_worse <= 0.05) == (seen.high(0.05) <= -margin)
+
+
 # Degenerate losses
 
 

@@ -159,12 +159,33 @@ def test_the_interval_ends_where_the_score_test_stops_rejecting():
     assert paired.score_bound(0, 300, 300, 0.05) == pytest.approx(-1.0, abs=1e-6)
 
 
-def test_student_is_scipys_one_sample_test():
+def test_student_is_scipys_one_sample_test_where_nothing_is_skewed():
     from scipy.stats import ttest_1samp  # noqa: PLC0415
 
-    differences = np.random.default_rng(0).normal(0.1, 1.0, (5, 80))
+    half = np.random.default_rng(0).normal(0.0, 1.0, (5, 40))
+    differences = np.concatenate([0.2 + half, 0.2 - half], axis=1)
     expected = ttest_1samp(differences, -0.05, axis=1, alternative="greater").pvalue
-    np.testing.assert_allclose(paired.student(differences, -0.05), expected)
+    np.testing.assert_array_less(expected - 1e-12, paired.student(differences, -0.05))
+    np.testing.assert_allclose(paired.student(differences, -0.05), expected, rtol=1e-9)
+
+
+def test_little_gains_and_rare_losses_pass_no_more_often_than_they_may():
+    from scipy.stats import ttest_1samp  # noqa: PLC0415
+
+    differences = 1.0 - np.random.default_rng(0).gamma(0.25, 4.0, (4000, 100))  # mean 0, skewness -4
+    naive = ttest_1samp(differences, 0.0, axis=1, alternative="greater").pvalue
+    assert np.mean(naive <= 0.05) > 0.09
+    assert np.mean(paired.student(differences, 0.0) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+@pytest.mark.parametrize("g", [-6.0, -1.0, -1e-3, 0.0, 1e-7, 0.5, 4.0])
+def test_the_correction_for_skewness_is_a_loop_and_its_inverse_undoes_it(g: float):
+    for t in [-3.0, 0.0, 1.0, 1.7, 4.0, 9.0]:
+        w = t / 10
+        hall = 10 * (w + g * w**2 / 3 + g**2 * w**3 / 27 + g / 600)
+        assert float(paired.unskewed(t, g, 100)) == pytest.approx(min(t, hall))
+    for t in [0.5, 1.7, 2.5, 4.0]:
+        assert float(paired.unskewed(paired.skewed(t, g, 100), g, 100)) == pytest.approx(t, abs=1e-5)
 
 
 def test_what_the_t_test_detects_is_found_four_times_in_five():

@@ -7,8 +7,8 @@ With D the difference on an example, d its mean over n examples and S_g the sum 
 (the cluster-robust variance: Liang and Zeger, Biometrika 73, 1986). The distance must be large by Student's t with
 G - 1 degrees of freedom, and among those that come out where whole groups have their signs flipped at random: groups
 of very unequal sizes make the t alone too generous. 0/1 losses take this way too, since McNemar's test needs
-independent examples; and so do the shares of metrics that are no mean of losses (``Statistic.losses``), in groups or,
-each example a group, where scores are too dear or too unlike to be exchanged.
+independent examples; and so do the shares (``Statistic.losses``) of metrics that read scores, in groups or each example
+by itself: scores of two models are too unlike, and too dear, to be exchanged.
 """
 
 from __future__ import annotations
@@ -22,11 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer.guard.comparison import RealValued
-from autoxfer.guard.estimate import DRAWS, Referenced, compared, least_error, mirrored, points, seeded
+from autoxfer.guard.estimate import (
+    DRAWS,
+    MIN_GROUPS,
+    Referenced,
+    compared,
+    few_groups,
+    least_error,
+    mirrored,
+    points,
+    seeded,
+)
 
 Floats = NDArray[np.float64]
 
-MIN_GROUPS = 10  # below which the approximation is not trusted
+MIN_CLASS = 5  # groups in which a class must occur for its scores to be compared
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Clustered(Referenced, RealValued):
     groups: NDArray[np.int64]  # (n,)
     zero_one: bool = False
     title: str = ""
+    labels: NDArray[np.int64] | None = None  # (n,) where the metric reads scores
     approximate: ClassVar[bool] = True
 
     @property
@@ -47,6 +58,11 @@ class Clustered(Referenced, RealValued):
     def place(self) -> NDArray[np.int64]:
         """Each example's group, counted from 0: (n,)."""
         return np.unique(self.groups, return_inverse=True)[1].astype(np.int64)
+
+    @property
+    def skewness(self) -> float:
+        """Not allowed for: that of groups of unequal sizes is another matter."""
+        return 0.0
 
     @property
     def n_groups(self) -> int:
@@ -107,8 +123,20 @@ class Clustered(Referenced, RealValued):
     def obstacle(self, level: float) -> str:
         """Too few groups, and what else stands in the way."""
         if self.n_groups < MIN_GROUPS:
-            return f"examples in groups need at least {MIN_GROUPS} groups in the guard, and there are {self.n_groups}"
-        return self.unusable() or super().obstacle(level)
+            return few_groups(self.n_groups)
+        return self.rare_class() or self.unusable() or super().obstacle(level)
+
+    def rare_class(self) -> str:
+        """Say that a class occurs too rarely for its scores to be compared."""
+        if self.labels is None:
+            return ""
+        classes, counts = np.unique(np.unique([self.labels, self.place], axis=1)[0], return_counts=True)
+        if len(classes) < 2:
+            return f"{self.title} needs two classes, and all guard examples are of one"
+        if counts.min() >= MIN_CLASS:
+            return ""
+        unit = "groups" if self.n_groups < self.n else "guard examples"
+        return f"{self.title} needs at least {MIN_CLASS} {unit} with each class, and one has {counts.min()}"
 
     def summary(self) -> str:
         """As in "fixed 34, broke 18 of 300 in 60 groups"."""

@@ -157,6 +157,14 @@ class RealValued(Estimate):
         rounding = 1e-9 * float(np.abs(self.baseline).max() + np.abs(self.candidate).max())
         return sd / math.sqrt(self.n) if sd > rounding else 0.0
 
+    @cached_property
+    def skewness(self) -> float:
+        """Of the tested differences; negative where much is lost on few examples."""
+        if not self.error:
+            return 0.0
+        tested = self.differences + self.allowance
+        return float(((tested - tested.mean()) ** 3).mean() / tested.std() ** 3)
+
     def obstacle(self, level: float) -> str:
         """Too few examples, and what else stands in the way."""
         if self.finite and self.n < MIN_STUDENT:

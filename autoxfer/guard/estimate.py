@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autoxfer.guard import paired
 
 DRAWS = 2000  # half of the simulated ones: each counts with its mirror image too
+MIN_GROUPS = 10  # below which the approximation for examples in groups is not trusted
 TIE = 1e-9  # distances no further apart are the same
 
 
@@ -49,6 +50,11 @@ class Estimate(ABC):
         """Of freedom, of the standard error."""
 
     @property
+    def skewness(self) -> float:
+        """Of what is averaged, where the tests are to allow for it."""
+        return 0.0
+
+    @property
     def fixed(self) -> int | None:
         """Examples that only the candidate gets right; None where losses are no mistakes."""
         return None
@@ -80,23 +86,32 @@ class Estimate(ABC):
         """Distance that chance stays below with this probability."""
         return paired.student_quantile(self.degrees + 1, probability)
 
+    def away(self, sign: int) -> float:
+        """Distance above the boundary (sign 1) or below it (-1), in standard errors."""
+        distance = sign * (self.effect + self.margin) / self.error
+        return float(paired.unskewed(distance, sign * self.skewness, self.n)) if self.skewness else distance
+
+    def _reach(self, level: float, sign: int) -> float:
+        """Count the standard errors from the effect down to its lower bound (sign 1), or up to its upper one (-1)."""
+        return paired.skewed(self.quantile(1 - level), sign * self.skewness, self.n)
+
     @cached_property
     def p_better(self) -> float:
         """1 where the test is refused."""
-        return 1.0 if self.obstacle(1.0) else self.tail((self.effect + self.margin) / self.error)
+        return 1.0 if self.obstacle(1.0) else self.tail(self.away(1))
 
     @cached_property
     def p_worse(self) -> float:
         """1 where the test is refused."""
-        return 1.0 if self.obstacle(1.0) else self.tail(-(self.effect + self.margin) / self.error)
+        return 1.0 if self.obstacle(1.0) else self.tail(self.away(-1))
 
     def low(self, level: float) -> float:
         """Without a spread nothing bounds the gain."""
-        return self.effect - self.quantile(1 - level) * self.error if self.error else -math.inf
+        return self.effect - self._reach(level, 1) * self.error if self.error else -math.inf
 
     def high(self, level: float) -> float:
         """Without a spread nothing bounds the gain."""
-        return self.effect + self.quantile(1 - level) * self.error if self.error else math.inf
+        return self.effect + self._reach(level, -1) * self.error if self.error else math.inf
 
     def detectable(self, level: float) -> float:
         """Infinite where the test is refused."""
@@ -153,6 +168,11 @@ def mirrored(distances: NDArray[np.float64]) -> NDArray[np.float64]:
 def compared(title: str, effect: float, n: int) -> str:
     """Say what was seen of a metric within [0, 1]: "macro F1 3.2 points higher than scratch's on 300 examples"."""
     return f"{title} {points(abs(effect))} {'higher' if effect >= 0 else 'lower'} than scratch's on {n} examples"
+
+
+def few_groups(n_groups: int) -> str:
+    """Say that there are too few."""
+    return f"examples in groups need at least {MIN_GROUPS} groups in the guard, and there are {n_groups}"
 
 
 def points(gain: float) -> str:

@@ -23,7 +23,16 @@ Its normal approximation is up to 1.9 times too generous at n = 10 and 1.2 times
 p-value is the exact unconditional one (Hsueh, Liu and Chen, Biometrics 57, 2001): the largest probability over rho of a
 z at least this large where gain = bound. It is valid at every n too.
 
-Student's t for real-valued losses, on the differences; asymptotic, hence for n >= 50 only.
+Student's t for real-valued losses, on the differences; asymptotic, hence for n >= 50 only. Where a candidate gains a
+little on most examples and loses much on a few, as the overconfident do by log loss, t is too generous. So it is held
+against Hall's transformation as well, which removes the skewness g (Journal of the Royal Statistical Society B 54,
+1992), and the less favourable of the two counts. With w = t / sqrt(n),
+
+    Q = w + g w^2 / 3 + g^2 w^3 / 27 + g / (6 n),        t' = sqrt(n) Q.
+
+Measured on log losses of real classifiers, an overconfident candidate that is no better (skewness about -4), at level
+.05: t alone accepts .16 / .12 / .08 / .07 at n = 50 / 100 / 300 / 1000, the smaller of both .10 / .065 / .05 / .05.
+Among Gaussian differences this costs less than .01 of power, among t3 ones .02.
 """
 
 from __future__ import annotations
@@ -159,12 +168,36 @@ def score_bound(fixed: int, broken: int, n: int, level: float) -> float:
 
 def student(differences: Floats, bound: float) -> Floats:
     """P-value of "gain <= bound" for real-valued differences (..., n); 1 where they do not vary."""
+    n = differences.shape[-1]
+    mean = differences.mean(axis=-1)
+    centred = differences - mean[..., None]
+    return student_of(mean - bound, (centred**2).mean(axis=-1), (centred**3).mean(axis=-1), n)
+
+
+def student_of(distance: Floats, square: Floats, cube: Floats, n: int) -> Floats:
+    """P-value from the mean's distance to the bound, and the mean squared and cubed deviation from the mean."""
     from scipy.special import stdtr  # noqa: PLC0415
 
-    n = differences.shape[-1]
-    error = differences.std(axis=-1, ddof=1) / math.sqrt(n)
-    distance = differences.mean(axis=-1) - bound
-    return np.where(error > 0, stdtr(n - 1, -distance / np.where(error > 0, error, 1.0)), 1.0)
+    varies = square > 0
+    sd = np.sqrt(np.where(varies, square, 1.0))
+    t = distance / sd * math.sqrt(n - 1)
+    return np.where(varies, stdtr(n - 1, -unskewed(t, cube / sd**3, n)), 1.0)
+
+
+def unskewed(t: ArrayLike, skewness: ArrayLike, n: int) -> Floats:
+    """Take the smaller of t and Hall's transformation of it."""
+    t, g = np.asarray(t, np.float64), np.asarray(skewness, np.float64)
+    w = t / math.sqrt(n)
+    smaller: Floats = np.minimum(t, math.sqrt(n) * (w + g * w**2 / 3 + g**2 * w**3 / 27 + g / (6 * n)))
+    return smaller
+
+
+def skewed(t: float, skewness: float, n: int) -> float:
+    """Find the t that ``unskewed`` turns into this one."""
+    g, q = skewness, t / math.sqrt(n) - skewness / (6 * n)
+    if abs(g) < 1e-6:
+        return t
+    return max(t, math.sqrt(n) * 3 * (float(np.cbrt(1 + g * q)) - 1) / g)
 
 
 def student_quantile(n: float, probability: float) -> float:
