@@ -209,7 +209,7 @@ def test_a_constant_factor_of_all_losses_changes_no_diagnosis() -> None:
     """Losses have no scale of their own: euros or thousands of them."""
     for train, tune in [((0.4, 0.4, 0.4), (1.5, 1.35, 1.3)), ((0.1, 0.05, 0.05), (0.6, 0.2, 0.1))]:
         found = set()
-        for factor in (1.0, 1e3):
+        for factor in (1e-3, 1.0, 1e3):
             scaled = Curve(SCRATCH.sizes, tuple(factor * x for x in train), tuple(factor * x for x in tune))
             scratch = replace(SCRATCH, tune_loss=tuple(factor * x for x in SCRATCH.tune_loss))
             found.add(diagnose(scaled, scratch, factor * CHANCE).kind)
