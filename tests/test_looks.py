@@ -130,17 +130,33 @@ def test_processes_that_look_at_once_lose_no_line(ledger: Ledger) -> None:
     assert len({one.config for one in ledger.read()}) == 60 == len(ledger.read())
 
 
-def _hold(path: Path) -> None:
+def _hold(path: Path, ready: Any, seconds: float) -> None:
     with path.open("a+b") as handle, looks._locked(handle):
-        time.sleep(60)
+        ready.set()
+        time.sleep(seconds)
+        handle.write((json.dumps(dataclasses.asdict(look("theirs"))) + "\n").encode())
+
+
+def held(path: Path, seconds: float) -> Any:
+    """Start a process that owns the ledger and writes a look at the end."""
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    owner = context.Process(target=_hold, args=(path, ready, seconds))
+    owner.start()
+    assert ready.wait(5)
+    return owner
+
+
+def test_one_waits_for_the_look_that_another_is_taking(ledger: Ledger) -> None:
+    ledger.take(look("a"))
+    owner = held(ledger.path, 0.3)
+    assert ledger.take(look("b")).number == 3
+    owner.join(5)
 
 
 def test_a_killed_owner_leaves_no_lock(ledger: Ledger) -> None:
     ledger.take(look("a"))
-    owner = multiprocessing.get_context("fork").Process(target=_hold, args=(ledger.path,))
-    owner.start()
-    time.sleep(0.2)
-    assert owner.pid is not None
+    owner = held(ledger.path, 60)
     os.kill(owner.pid, signal.SIGKILL)
     started = time.monotonic()
     assert ledger.take(look("b")).number == 2
