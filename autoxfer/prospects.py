@@ -63,13 +63,9 @@ class Prospect:
 
     def lines(self) -> Iterator[str]:
         """Say it in a table and a few sentences."""
-        of = "scratch's loss" if self.metric not in SQUARED else "scratch's mean squared error"
-        points = (
-            "points (percent of the examples)" if self.metric == "accuracy" else f"points (hundredths of {self.metric})"
-        )
-        unit = f"percent of {of}" if self.relative else points
         verb = "finds" if not self.margin else f"accepts with the margin of {100 * self.margin:g}"
-        yield f"the smallest true gain that the guard {verb} four times in five, in {unit}:"
+        yield f"the smallest true gain that the guard {verb} four times in five, in {self._unit()},"
+        yield "and how many guard examples some gains take:"
         yield from _aligned([self._head(), *map(self._row, self.cases)])
         if self.relative and self.n < MIN_STUDENT:
             yield f"  with fewer than {MIN_STUDENT} guard examples {self.metric} is not tested, and nothing is accepted"
@@ -89,6 +85,11 @@ class Prospect:
                 f"  (the guard's {self.n:,} examples come from {self.n_groups:,} groups: the more alike those of one "
                 f"group are, the less they tell; at worst they are worth {self.n_groups:,})"
             )
+
+    def _unit(self) -> str:
+        if self.relative:
+            return f"percent of scratch's {'mean squared error' if self.metric in SQUARED else 'loss'}"
+        return f"points ({'percent of the examples' if self.metric == 'accuracy' else f'hundredths of {self.metric}'})"
 
     def _head(self) -> list[str]:
         now = [f"{size:,}{' (now)' if size == self.n else ''}" for size in self.sizes]

@@ -81,10 +81,11 @@ def test_what_a_gain_takes_finds_that_gain(metric, margin):
 
 
 def test_a_guard_of_400_is_told_as_a_table():
-    head, names, *rows = list(of(400).lines())
+    head, more, names, *rows = list(of(400).lines())
     assert (
-        head == "the smallest true gain that the guard finds four times in five, in points (percent of the examples):"
+        head == "the smallest true gain that the guard finds four times in five, in points (percent of the examples),"
     )
+    assert more == "and how many guard examples some gains take:"
     assert names.split("  ")[-3:] == ["10 points take", "5 points take", "2 points take"]
     assert "400 (now)" in names
     assert rows[1].split()[-6:] == ["5.0", "3.5", "2.5", "95", "400", "2,500"]
