@@ -105,8 +105,8 @@ class Writer:
         params = {"winner": evidence.winner_entry(self.record).study, **winner, **evidence.flatten(config)}
         self._batch(parent, evidence.run_metrics(self.record), params, model)
         self.client.log_inputs(run_id, [self._dataset(config)])
-        files = (self.folder.config, self.folder.environment, self.folder.result, self.folder.losses)
-        files = (*files, self.folder.diagnostics, self.folder.explanation)
+        files = [self.folder.config, self.folder.environment, self.folder.result, self.folder.losses]
+        files += [self.folder.diagnostics, self.folder.explanation]
         for file in (*files, *((self.folder.trials,) if self.settings.trials else ())):
             if file.is_file():
                 self.client.log_artifact(run_id, str(file))
