@@ -161,7 +161,7 @@ def _read(folder: RunFolder, rows: Rows) -> Predictions | None:
     if not folder.journal.exists():
         return None
     try:
-        with np.load(folder.predictions, allow_pickle=False) as file:
+        with folder.predictions.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             if not np.array_equal(file["rows"], rows):
                 return None
             return {name.removeprefix("of "): file[name] for name in file.files if name != "rows"}

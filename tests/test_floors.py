@@ -18,7 +18,7 @@ FLOORS = (
     "errors records",
     "tracing opening heads cutting preprocessing limits tokens activations",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets augmentation",
-    "guard prospects diagnostics grouping splitting encoding preparation building inputfile winnerfiles",
+    "guard prospects diagnostics grouping splitting partitioning encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
     "datacheck rehearsal studies assessment looks searching setting finalists folding refitting result closing explaining selection planning testing",
