@@ -47,7 +47,11 @@ class Clustered(Referenced, RealValued):
     zero_one: bool = False
     title: str = ""
     labels: NDArray[np.int64] | None = None  # (n,) where the metric reads scores
-    approximate: ClassVar[bool] = True
+
+    @property
+    def approximate(self) -> bool:
+        """There are fewer groups than examples."""
+        return True
 
     @property
     def method(self) -> str:  # type: ignore[override]

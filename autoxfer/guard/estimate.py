@@ -22,7 +22,11 @@ class Estimate(ABC):
     """Answers from an effect, its error and its degrees of freedom; see ``comparison`` for the words."""
 
     method: ClassVar[str]
-    approximate: ClassVar[bool] = True
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the level holds for many examples only."""
+        return True
 
     @property
     @abstractmethod

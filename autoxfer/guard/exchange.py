@@ -3,7 +3,7 @@ r"""The exchange test: two models' answers change places on random examples, for
 | symbol   | meaning                                                                       | shape    |
 |----------|-------------------------------------------------------------------------------|----------|
 | n        | guard examples                                                                | scalar   |
-| m        | kinds of examples: label, candidate's and baseline's answer alike             | scalar   |
+| m        | kinds of examples: group, label, candidate's and baseline's answer alike      | scalar   |
 | k        | examples of each kind on which the answers have changed places                | (B, m)   |
 | T        | the metric, T(candidate) - T(baseline) the gain                               | scalar   |
 | g        | influence of an example on the gain (``statistics``)                          | (B, m)   |
@@ -13,7 +13,8 @@ Where nothing but chance tells the two apart, every exchange is as likely as wha
 with at least its distance is an exact p-value: McNemar's test, for any metric. Dividing by the error makes it hold for
 many examples also where the two merely come to the same value by different mistakes (Janssen, Statistics and
 Probability Letters 36, 1997; Chung and Romano, Annals of Statistics 41, 2013). The labels stay where they are, so that
-no class is ever missing from a draw, as it may be from a bootstrap's.
+no class is ever missing from a draw, as it may be from a bootstrap's. Of examples in groups whole groups change places,
+and in the error stand sums over groups, n their number.
 
 SIMULATED
 """
@@ -27,7 +28,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer.guard.estimate import DRAWS, Referenced, compared, least_error, mirrored, points, seeded
+from autoxfer.guard.estimate import (
+    DRAWS,
+    MIN_GROUPS,
+    Referenced,
+    compared,
+    few_groups,
+    least_error,
+    mirrored,
+    points,
+    seeded,
+)
 from autoxfer.statistics import Statistic
 
 Floats = NDArray[np.float64]
@@ -44,6 +55,7 @@ class Exchange(Referenced):
     baseline: Floats  # (n, width)
     labels: NDArray[np.int64]  # (n,)
     tolerance: float  # the margin
+    groups: NDArray[np.int64] | None = None  # (n,)
     method: ClassVar[str] = "exchange test"
 
     @property
@@ -58,16 +70,22 @@ class Exchange(Referenced):
 
     @property
     def degrees(self) -> float:
-        """One less than there are examples."""
-        return self.n - 1
+        """One less than there are examples, or groups of them."""
+        return self.n_groups - 1
+
+    @property
+    def n_groups(self) -> int:
+        """Groups, each example one where none are given."""
+        return self.n if self.groups is None else len(np.unique(self.groups))
 
     @cached_property
-    def kinds(self) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-        """Both answers, the candidate's first, of each kind (2 m, width), its label (m,) and its count (m,)."""
-        rows = np.column_stack([self.labels, self.candidate, self.baseline])
+    def kinds(self) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Both answers, the candidate's first (2 m, width); label, count and group of each kind (m,)."""
+        group = np.zeros(self.n) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
+        rows = np.column_stack([group, self.labels, self.candidate, self.baseline])
         rows, counts = np.unique(rows, axis=0, return_counts=True)
-        width = self.candidate.shape[1]
-        return np.concatenate([rows[:, 1 : 1 + width], rows[:, 1 + width :]]), rows[:, 0].astype(np.int64), counts
+        answers = np.concatenate(np.split(rows[:, 2:], 2, axis=1))
+        return answers, rows[:, 1].astype(np.int64), counts, rows[:, 0].astype(np.int64)
 
     @cached_property
     def seen(self) -> tuple[float, float]:
@@ -89,32 +107,44 @@ class Exchange(Referenced):
     @cached_property
     def reference(self) -> Floats:
         """Distances after random exchanges, the same for the same data."""
-        counts = self.kinds[2]
-        rng = seeded(*self.kinds)
-        distances = []
-        for n_draws in _blocks(DRAWS, max(1, CELLS // (2 * len(counts)))):
-            gain, error = self._gains(rng.binomial(counts, 0.5, (n_draws, len(counts))).astype(np.float64))
+        rng, distances = seeded(*self.kinds), []
+        for n_draws in _blocks(DRAWS, max(1, CELLS // len(self.kinds[0]))):
+            gain, error = self._gains(self._draw(rng, n_draws))
             distances.append(np.divide(gain, error, out=np.zeros_like(gain), where=error > 1e-12))
         return mirrored(np.concatenate(distances))
 
+    def _draw(self, rng: np.random.Generator, n_draws: int) -> Floats:
+        """Toss a coin for each example, or for each group: k (n_draws, m)."""
+        _, _, counts, group = self.kinds
+        if self.groups is None:
+            return rng.binomial(counts, 0.5, (n_draws, len(counts))).astype(np.float64)
+        return rng.integers(0, 2, (n_draws, self.n_groups))[:, group] * counts.astype(np.float64)
+
     def _gains(self, exchanged: Floats) -> tuple[Floats, Floats]:
         """Compute gain and error where so many examples of each kind have changed places: k (B, m) -> (B,), (B,)."""
-        answers, labels, counts = self.kinds
+        answers, labels, counts, group = self.kinds
         labels, kept, m = np.tile(labels, 2), counts - exchanged, len(counts)
         first, up = self.statistic.differentiate(answers, labels, np.concatenate([kept, exchanged], axis=1))
         second, down = self.statistic.differentiate(answers, labels, np.concatenate([exchanged, kept], axis=1))
-        squares = kept * (up[:, :m] - down[:, m:]) ** 2 + exchanged * (up[:, m:] - down[:, :m]) ** 2
-        return first - second, np.sqrt(squares.sum(axis=1) * self.n / max(self.n - 1, 1))
+        stayed, moved = up[:, :m] - down[:, m:], up[:, m:] - down[:, :m]  # g of one example
+        if self.groups is None:
+            squares = kept * stayed**2 + exchanged * moved**2
+        else:
+            squares = np.square((kept * stayed + exchanged * moved) @ np.eye(self.n_groups)[group])
+        return first - second, np.sqrt(squares.sum(axis=1) * self.n_groups / max(self.n_groups - 1, 1))
 
     def obstacle(self, level: float) -> str:
-        """Answers that are the same, or differ on too few examples."""
+        """Too few groups, answers that are the same, or differ on too few examples."""
+        if self.groups is not None and self.n_groups < MIN_GROUPS:
+            return few_groups(self.n_groups)
         if not self.error:
             return f"the two answer alike as far as {self.statistic.title} goes, so there is no spread to judge by"
         return super().obstacle(level)
 
     def summary(self) -> str:
         """As in "macro F1 3.2 points higher than scratch's on 300 examples"."""
-        return compared(self.statistic.title, self.effect, self.n)
+        seen = compared(self.statistic.title, self.effect, self.n)
+        return seen if self.groups is None else f"{seen} in {self.n_groups} groups"
 
     def amount(self, gain: float) -> str:
         """In points."""

@@ -5,7 +5,7 @@
 | zero_one  | mistakes                            | McNemar's, with a margin Tango's (exact) | clustered t |
 | real      | distances                           | paired t                                 | clustered t |
 | auroc     | shares (``Statistic.losses``)       | DeLong's                                 | clustered t |
-| whole     | shares; decided classes             | exchange test                            | clustered t |
+| whole     | shares; decided classes             | exchange test                            | by groups   |
 |           | shares; scores                      | sign flips                               | clustered t |
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from autoxfer.guard.clustered import Clustered
 from autoxfer.guard.comparison import Comparison, RealValued, ZeroOne
-from autoxfer.guard.delong import MIN_CLASS, DeLong
+from autoxfer.guard.delong import DeLong
 from autoxfer.guard.exchange import Exchange
 from autoxfer.statistics import AUROC, Statistic
 
@@ -65,12 +65,11 @@ def weigh_auroc(
 ) -> Comparison:
     """Compare two areas under the ROC curve. Raises ValueError."""
     _check(candidate, baseline, labels)
+    if groups is not None:
+        return weigh_whole(AUROC, candidate, baseline, labels, margin=margin, groups=groups)
     mine, ours = AUROC.influences(candidate, labels), AUROC.influences(baseline, labels)
     share = _share(margin, "an AUROC")
-    seen = DeLong(mine[0] - ours[0], mine[1] - ours[1], np.asarray(labels, np.int64), share)
-    if groups is None or seen.counts.min() < MIN_CLASS or len(seen.counts) < 2:
-        return seen
-    return weigh_whole(AUROC, candidate, baseline, labels, margin=margin, groups=groups)
+    return DeLong(mine[0] - ours[0], mine[1] - ours[1], np.asarray(labels, np.int64), share)
 
 
 def weigh_whole(
@@ -85,14 +84,13 @@ def weigh_whole(
     """Compare two values of a metric that is no mean of losses. Raises ValueError."""
     _check(candidate, baseline, labels)
     share = _share(margin, statistic.title)
-    of_group = _grouped(groups, len(labels))
-    if of_group is None and not statistic.decided:
-        of_group = np.arange(len(labels))
-    if of_group is not None:
-        mine, ours = (statistic.losses(one, labels) for one in (candidate, baseline))
-        return Clustered(mine, ours, np.full(len(labels), share), of_group, title=statistic.title)
-    mine, ours = (statistic.answers(np.asarray(one, np.float64), labels) for one in (candidate, baseline))
-    return Exchange(statistic, mine, ours, np.asarray(labels, np.int64), share)
+    groups, truth = _grouped(groups, len(labels)), np.asarray(labels, np.int64)
+    if statistic.decided:
+        mine, ours = (statistic.answers(np.asarray(one, np.float64), labels) for one in (candidate, baseline))
+        return Exchange(statistic, mine, ours, truth, share, groups)
+    mine, ours = (statistic.losses(one, labels) for one in (candidate, baseline))
+    alone = np.arange(len(labels)) if groups is None else groups
+    return Clustered(mine, ours, np.full(len(labels), share), alone, title=statistic.title, labels=truth)
 
 
 def _pair(candidate_loss: ArrayLike, baseline_loss: ArrayLike) -> tuple[Floats, Floats]:
