@@ -51,6 +51,7 @@ class Plan:
     studies: tuple[PlannedStudy, ...]
     unavailable: Mapping[str, str]
     guard: Prospect  # what it could find
+    groups: Mapping[str, int]  # split -> groups that its examples come from; empty where each example stands alone
     seconds: float  # expected, for all that is searched
     sources: Mapping[str, Mapping[str, Any]]
     data: datacheck.Check
@@ -67,6 +68,8 @@ class Plan:
         yield f"task {task['name']}: {task['kind']} of {task['modality']} examples{classes}; metric {task['metric']}"
         n_folds = task["folds"]
         yield f"splits: {sizes}" + (f", each of {n_folds} folds in turn" if n_folds else "")
+        if self.groups:
+            yield f"groups: {', '.join(f'{n} in {name}' for name, n in self.groups.items() if n)}"
         yield from self.data.lines()
         for name, card in self.sources.items():
             reads = _reads(card.get("input", {}))
@@ -109,6 +112,7 @@ def plan(config: RunConfig, say: Callable[[str], object] = lambda text: None) ->
         tuple(studies),
         setting.unavailable,
         _prospect(setting),
+        _groups(setting),
         sum(study.seconds for study in studies) * (1 + len(setting.folds)),
         {name: source.card for name, source in setting.sources.items()},
         check_data(setting),
@@ -166,6 +170,11 @@ def _mean(distribution: BaseDistribution) -> float:
     if distribution.log and low < high:
         return (high - low) / math.log(high / low)
     return (low + high) / 2
+
+
+def _groups(setting: Setting) -> dict[str, int]:
+    groups = setting.dataset.groups
+    return {} if groups is None else {name: len(set(groups[rows])) for name, rows in setting.splits.rows.items()}
 
 
 def _prospect(setting: Setting) -> Prospect:

@@ -20,6 +20,7 @@ from typing import final
 from autoxfer import guard
 from autoxfer.guard import paired
 from autoxfer.guard.comparison import MIN_STUDENT
+from autoxfer.guard.estimate import MIN_GROUPS
 from autoxfer.metrics import Metric
 
 SHARES = (0.05, 0.12, 0.3)  # of examples on which two models differ: alike, usual, unlike
@@ -67,7 +68,7 @@ class Prospect:
         yield f"the smallest true gain that the guard {verb} four times in five, in {self._unit()},"
         yield "and how many guard examples some gains take:"
         yield from _aligned([self._head(), *map(self._row, self.cases)])
-        if self.relative and self.n < MIN_STUDENT:
+        if self.relative and self.n < MIN_STUDENT and self.n_groups is None:
             yield f"  with fewer than {MIN_STUDENT} guard examples {self.metric} is not tested, and nothing is accepted"
         if self.metric in (*SQUARED, *ABSOLUTE):
             yield "  (for Gaussian errors; with outliers it takes more)"
@@ -154,6 +155,13 @@ def too_small(
     in_all = f", with these splits some {_rounded(n_all * enough / n):,} labelled examples in all" if n_all else ""
     told = f"a loss {100 * much:.0f}% lower than scratch's" if relative else f"a gain of {100 * much:.0f} points"
     return f"the guard's {n:,} examples find not even {told} reliably; about {enough:,} would{in_all}"
+
+
+def too_few_groups(n: int) -> str:
+    """Say that so few groups in the guard cannot be tested; empty where they can."""
+    if n >= MIN_GROUPS:
+        return ""
+    return f"the guard's examples come from {n} groups; with fewer than {MIN_GROUPS} nothing is tested, nor accepted"
 
 
 def _first_level(n_finalists: int, alpha: float, *, pooled: bool) -> float:

@@ -28,7 +28,7 @@ from autoxfer.metrics import Metric, get_metric
 from autoxfer.partitioning import partition
 from autoxfer.plugins import load_plugins
 from autoxfer.preparation import prepare as prepare_examples
-from autoxfer.prospects import too_small
+from autoxfer.prospects import too_few_groups, too_small
 from autoxfer.records import SPLITS, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.scoring import Target
@@ -300,10 +300,10 @@ def _budget_warnings(config: RunConfig) -> list[str]:
 
 def _guard_warnings(setting: Setting) -> list[str]:
     """Say before the search where the guard is too small for any gain that could be hoped for."""
-    config, sizes, n = setting.config, setting.config.task.splits or {}, len(setting.judged)
+    config, sizes, groups = setting.config, setting.config.task.splits or {}, setting.dataset.groups
     counted = isinstance(sizes.get("guard"), int) or "guard" in setting.dataset.parts
-    told = too_small(
-        n,
+    small = too_small(
+        len(setting.judged),
         setting.metric,
         alpha=config.guard.alpha,
         margin=config.guard.margin,
@@ -311,7 +311,10 @@ def _guard_warnings(setting: Setting) -> list[str]:
         pooled=bool(setting.folds),
         n_all=None if counted else len(setting.dataset.labels),
     )
-    return [told] if told else []
+    few = "" if groups is None else too_few_groups(len(np.unique(groups[setting.judged])))
+    shifting = setting.folds and setting.metric.kind == "auroc"
+    pooled = f"over folds {setting.metric.name} ranks scores of different models together: it costs those that shift"
+    return [*filter(None, (few, small)), *([pooled] if shifting else [])]
 
 
 def _check_names(sources: Mapping[str, Source]) -> None:

@@ -643,7 +643,8 @@ def test_bad_input_is_one_message_and_nothing_else(case: str, home: Path, capfd:
 def test_what_the_cases_spoil_was_right(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert call(["plan", "run.yaml"], capfd).code == 0
     many = tuple(f"A{index}" for index in range(15))
-    assert call(["plan", *patients(given=many)(home)[1:]], capfd).code == 0
+    planned = call(["plan", *patients(given=many)(home)[1:]], capfd)
+    assert (planned.code, "groups: 6 in train, 3 in tune, 6 in guard" in planned.out) == (0, True)
     assert call(prediction("table", "new.csv", "x,y\n1,2\n")(home), capfd).code == 0
     assert call(["predict", "done", "table.csv"], capfd).code == 0
     finished(home, "image")

@@ -17,6 +17,7 @@ from autoxfer.prospects import (
     prospect,
     spread_of_sizes,
     spread_of_squares,
+    too_few_groups,
     too_small,
 )
 
@@ -107,6 +108,12 @@ def test_what_cannot_be_tested_is_said_plainly():
     assert "none" in text
     assert "inf" not in text
     assert "nan" not in text
+
+
+def test_so_few_groups_that_nothing_is_tested_are_told():
+    assert too_few_groups(10) == ""
+    assert "come from 9 groups; with fewer than 10 nothing is tested" in too_few_groups(9)
+    assert "fewer than 50" not in "\n".join(of(30, "rmse", n_groups=15).lines())  # another test, with another limit
 
 
 def test_groups_are_told_to_count_for_less():
