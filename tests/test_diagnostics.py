@@ -379,7 +379,9 @@ def test_a_source_of_one_number_is_scored_on_numbers_as_it_stands() -> None:
     values = np.array([1.0, 2.0, 3.0, 4.0])
     labels = Labels(values, (), get_metric("r2", "regression"), np.array([0, 1, 0, 1]))
     head = Head(values[:, None] + 0.1, np.ones((1, 2)), ())
-    assert examine(Case(np.arange(8.0).reshape(4, 2), labels, head)).zero_shot == pytest.approx(1 - 0.04 / 5)
+    found = examine(Case(np.arange(8.0).reshape(4, 2), labels, head))
+    assert found.zero_shot == pytest.approx(1 - 0.04 / 5)
+    assert "other units" in found.notes[0]
 
 
 @pytest.mark.parametrize(

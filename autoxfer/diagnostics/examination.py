@@ -105,6 +105,8 @@ def examine(case: Case) -> Assessment:
     n_train = case.n_train or n
     values: Values = {}
     notes = [] if n == n_train else [f"measured on {n:,} of the {n_train:,} train examples, drawn at random"]
+    if case.head is not None and not case.head.classifies and not case.labels.classes:
+        notes.append("the zero-shot score takes the source's number as it is; it may be in other units than the target")
     with np.errstate(all="ignore"):  # what comes out not finite is none
         for name, compute in DIAGNOSTICS.items():
             try:

@@ -10,6 +10,7 @@ paper: the covariance is shrunk towards a multiple of the identity, d mu I + (1 
 Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivariate Analysis 2004, or with
 more features than examples it could not be inverted (as Ibrahim, Ponomareva and Mazumder, "Newer is not always better:
 rethinking transferability metrics, their peculiarities, stability and performance", 2021, propose).
+H may exceed the number of classes then.
 
 Both matrices are taken along the principal axes, where S is diagonal; beyond them the means do not differ.
 """
