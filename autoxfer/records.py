@@ -140,7 +140,7 @@ class Verdict:
     ci_high: float
     p_value: float  # of the one-sided test for acceptance
     level: float  # at which it was tested; 0 where it did not compete
-    method: str  # "exact McNemar", "Tango", "paired t", "DeLong", "paired bootstrap"
+    method: str  # "exact McNemar", "Tango", "paired t", "DeLong", "exchange test", "sign flips", "clustered t"
     n: int  # guard examples
     fixed: int | None  # examples that the baseline gets wrong and the candidate right; None for real-valued losses
     broken: int | None

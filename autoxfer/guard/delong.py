@@ -8,6 +8,14 @@ Clarke-Pearson's structural components, Biometrics 44, 1988, divided by the clas
 which for two classes is their covariance formula to the letter. The mean of one-against-rest areas has influences too,
 and the same formula. In place of the normal distribution stands Student's t with Welch and Satterthwaite's degrees of
 freedom, since a rare class is all that there is to estimate its share of the error by.
+
+Measured: false acceptance at level .05 where two scores with errors correlated .7 have one area, 2,000 draws each.
+Areas .7, .9 and .98, positives a tenth to a half, n = 40, 100 and 300. Models that err alike: .003-.058 (with DeLong's
+normal distribution up to .073). A candidate that spreads one class 2.7 times as wide as the other, so that its curve
+crosses the baseline's: .04-.085 with an area of .7, .05-.12 with .9, .005-.09 with .98, worst with ten to thirty
+positives, since the rare positive that it ranks far down is seldom among so few. More examples of a class than the
+five asked for do not cure that.
+
 Examples in groups take another way (``clustered``), with the same influences summed over groups as in Obuchowski
 (Biometrics 53, 1997).
 """

@@ -16,7 +16,20 @@ Probability Letters 36, 1997; Chung and Romano, Annals of Statistics 41, 2013). 
 no class is ever missing from a draw, as it may be from a bootstrap's. Of examples in groups whole groups change places,
 and in the error stand sums over groups, n their number.
 
-SIMULATED
+Measured beside its rivals: false acceptance at level .05, lowest to highest of 12 cases (macro F1 and balanced
+accuracy; priors .9/.1, .6/.3/.1 and ten equal classes; models that err alike, or that come to one value by trading a
+rare class for a common one; they differ on .13 to .28 of the examples). 600 draws a case, 400 resamples or exchanges
+a draw:
+
+| n   | exchange, studentised | not studentised | influences and t | percentile bootstrap | bootstrap t | BCa       |
+|-----|-----------------------|-----------------|------------------|----------------------|-------------|-----------|
+| 40  | .008-.058             | .002-.055       | .060-.123        | .037-.078            | .027-.060   | .017-.144 |
+| 100 | .028-.045             | .005-.040       | .033-.065        | .032-.062            | .022-.070   | .027-.097 |
+| 300 | .033-.052             | .012-.050       | .037-.063        | .042-.058            | .033-.062   | .042-.062 |
+
+At level .0125 the worst cases were .012, .010 and .017 (exchange) against .023, .015 and .030 (percentile). Power in
+four cases (n = 100 or 300, 300 draws): .51, .58, .59, .78 against the percentile's .53, .60, .60, .79.
+With three identical examples in each of 20 groups: .014-.027 (flipping signs of influences instead: .07-.18).
 """
 
 from __future__ import annotations
@@ -118,7 +131,8 @@ class Exchange(Referenced):
         _, _, counts, group = self.kinds
         if self.groups is None:
             return rng.binomial(counts, 0.5, (n_draws, len(counts))).astype(np.float64)
-        return rng.integers(0, 2, (n_draws, self.n_groups))[:, group] * counts.astype(np.float64)
+        coins = rng.integers(0, 2, (n_draws, self.n_groups)).astype(np.float64)
+        return coins[:, group] * counts
 
     def _gains(self, exchanged: Floats) -> tuple[Floats, Floats]:
         """Compute gain and error where so many examples of each kind have changed places: k (B, m) -> (B,), (B,)."""

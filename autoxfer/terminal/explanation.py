@@ -206,6 +206,9 @@ def _seen(verdict: Verdict, task: Mapping[str, Any]) -> str:
     ends = f"{amount(verdict.ci_low, task, unit=False)} and {amount(verdict.ci_high, task)}"
     interval = f"(interval of the gain: between {ends})"
     size = amount(abs(verdict.effect), task, sign="")
+    if verdict.fixed is None and in_points(task):
+        word = "higher" if verdict.effect >= 0 else "lower"
+        return f"its {task['metric']} on {verdict.n:,} guard examples is {size} {word} than scratch's {interval}"
     if verdict.fixed is None:
         word = "lower" if verdict.effect >= 0 else "higher"
         return f"its loss on {verdict.n:,} guard examples is {size} {word} than scratch's {interval}"
