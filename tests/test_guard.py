@@ -141,6 +141,14 @@ def test_the_interval_of_skewed_losses_ends_where_the_test_stops_rejecting(margi
         assert (seen.p_worse <= 0.05) == (seen.high(0.05) <= -margin)
 
 
+def test_the_t_test_is_called_approximate_where_losses_are_skewed_to_the_wrong_side():
+    rare = np.random.default_rng(0).gamma(0.25, 4.0, 80)
+    assert decide(rare, np.ones(80), kind="real").approximate
+    assert "(paired t, approximate)" in decide(rare, np.ones(80), kind="real").reason
+    assert not decide(np.ones(80), rare, kind="real").approximate
+    assert not judged_real(0.2).approximate
+
+
 # Degenerate losses
 
 
