@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoxfer.metrics import METRICS
 from autoxfer.records import Entry, RunRecord
 from autoxfer.terminal import aligned
 from autoxfer.terminal.progress import number
@@ -66,6 +65,8 @@ def table(record: RunRecord, *, interval: bool) -> tuple[tuple[str, ...], list[R
 
 def scratchs_loss(record: RunRecord) -> float | None:
     """Find scratch's mean loss on guard where a gain is told as a share of it; None where it is told in points."""
+    from autoxfer.metrics import METRICS  # noqa: PLC0415  (loads torch, which a mistyped command need not wait for)
+
     metric = METRICS.get(str(record.task.get("metric")))
     guards = (entry.guard for entry in record.entries if entry.verdict is None)  # scratch has none
     baseline = next((value for value in guards if value is not None), None)
