@@ -29,7 +29,8 @@ a draw:
 
 At level .0125 the worst cases were .012, .010 and .017 (exchange) against .023, .015 and .030 (percentile). Power in
 four cases (n = 100 or 300, 300 draws): .51, .58, .59, .78 against the percentile's .53, .60, .60, .79.
-With three identical examples in each of 20 groups: .014-.027 (flipping signs of influences instead: .07-.18).
+With three identical examples in each of 20 groups: .014-.027 (flipping signs of influences instead: .07-.18); of 50 to
+100 groups .027-.047. Worse by exactly a margin of 2 or 5 points: .028-.066 (400 to 600 draws a case).
 """
 
 from __future__ import annotations
