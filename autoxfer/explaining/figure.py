@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from autoxfer.errors import AutoxferError, InputError
 from autoxfer.metrics import get_metric
 from autoxfer.records import Entry
-from autoxfer.runfolder import write_whole
+from autoxfer.runfolder import RunFolder, write_whole
 from autoxfer.studies import BASELINE
 
 if TYPE_CHECKING:
     from autoxfer.explaining import Explanation
+    from autoxfer.metrics import Metric
 
 SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, which are told apart with any colour vision; shapes say it once more.
@@ -25,7 +26,6 @@ LOOKS = {
     "untested": ("#777777", "x"),
 }
 WINNER, OTHER = "#0072B2", "#BBBBBB"
-UNITS = {"log_loss": "cross-entropy", "rmse": "squared error", "mse": "squared error", "r2": "squared error"}
 
 
 def check(path: Path) -> None:
@@ -69,8 +69,8 @@ def _finite(value: float, otherwise: float) -> float:
 
 def _forest(axes: Any, explanation: Explanation) -> None:
     """One row a transfer: its gain on the guard and the interval, coloured and shaped by the verdict."""
-    rows, task = _rows(explanation), explanation.record.task
-    factor, label = _units(task)
+    rows = _rows(explanation)
+    factor, label = _units(explanation)
     axes.axvline(0, color="black", linewidth=1)
     boundary = _boundary(explanation)
     if boundary:
@@ -109,27 +109,37 @@ def _span(ends: Sequence[float], side: int) -> float:
     return max([side * end for end in finite] + [0.08 * reach])
 
 
-def _units(task: Any) -> tuple[float, str]:
-    metric = get_metric(str(task["metric"]), task["kind"])
-    return (
-        (100.0, f"points of {metric.name}")
-        if metric.bounded
-        else (1.0, UNITS.get(metric.name, f"{metric.name}'s loss"))
-    )
+def _units(explanation: Explanation) -> tuple[float, str]:
+    """Give what turns a gain into the units of the axis, and their name."""
+    metric = _metric(explanation)
+    if metric.bounded:
+        return 100.0, f"points of {metric.name}"
+    whole = _scratchs_loss(explanation)
+    return (100.0 / whole, "% of scratch's loss") if whole else (1.0, f"in the loss of {metric.name}")
+
+
+def _metric(explanation: Explanation) -> Metric:
+    task = explanation.record.task
+    return get_metric(str(task["metric"]), task["kind"])
+
+
+def _scratchs_loss(explanation: Explanation) -> float:
+    """Give scratch's mean loss on the guard; 0 where it is not known any more."""
+    import pandas as pd  # noqa: PLC0415
+
+    try:
+        losses = pd.read_parquet(RunFolder(explanation.folder).losses)
+    except (OSError, ValueError):
+        return 0.0
+    mean = float(losses.loss[losses.finalist == BASELINE].mean())
+    return mean if math.isfinite(mean) else 0.0
 
 
 def _boundary(explanation: Explanation) -> float:
     """Give the margin in the units of the gains; 0 where it is none, or the losses are gone."""
-    margin, task = explanation.margin, explanation.record.task
-    if not margin or get_metric(str(task["metric"]), task["kind"]).bounded:
-        return margin
-    import pandas as pd  # noqa: PLC0415
-
-    try:
-        losses = pd.read_parquet(explanation.folder / "losses.parquet")
-    except (OSError, ValueError):
-        return 0.0
-    return margin * float(losses.loss[losses.finalist == BASELINE].mean())
+    if not explanation.margin or _metric(explanation).bounded:
+        return explanation.margin
+    return explanation.margin * _scratchs_loss(explanation)
 
 
 def _name(explanation: Explanation, entry: Entry) -> str:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from autoxfer.records import Entry, StudyResult, Verdict
+from autoxfer.records import Entry, RunRecord, StudyResult, Verdict
 from autoxfer.terminal import aligned
 from autoxfer.terminal.diagnostics import source_words
-from autoxfer.terminal.leaderboard import ranked
+from autoxfer.terminal.leaderboard import ranked, scratchs_loss
 from autoxfer.terminal.progress import number
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def headline(explanation: Explanation) -> str:
         why = "it passed the test, but these data have been looked at before, so that the verdict is exploratory"
         if winner.verdict.claim == "procedure":
             why = f"it passed the test, but {winner.verdict.caveat}"
-        return f"{winner.study} won, NOT CERTIFIED: {why}. {_sentence(_seen(winner.verdict, record.task))}"
+        return f"{winner.study} won, NOT CERTIFIED: {why}. {_sentence(_seen(winner.verdict, record))}"
     if not winner.verdict.accepted:
         why = "no transfer was accepted, and it is shipped because it tuned best (guard.when_undecided: best_tune)"
-        return f"{winner.study} won, NOT CERTIFIED: {why}. {_sentence(_seen(winner.verdict, record.task))}"
+        return f"{winner.study} won, NOT CERTIFIED: {why}. {_sentence(_seen(winner.verdict, record))}"
     best = accepted[0]
     for entry in accepted:
         best = entry if _better(entry, best, record.task) else best
@@ -116,16 +116,16 @@ def headline(explanation: Explanation) -> str:
         why = "had the best tune score of those accepted" if len(accepted) > 1 else "is the only one accepted"
     else:
         why = f"tuned within one standard error of the best of those accepted ({best.study}) with fewer parameters"
-    first = f"{winner.study} won: {_seen(winner.verdict, record.task)}."
+    first = f"{winner.study} won: {_seen(winner.verdict, record)}."
     return f"{first} {len(accepted)} of {len(judged)} transfers {_were(len(accepted))} accepted, and it {why}."
 
 
 def study_words(explanation: Explanation, entry: Entry) -> str:
     """Tell one study's story to a practitioner."""
-    task = explanation.record.task
-    parts = [_tuned(entry, explanation.baseline, task)]
+    record = explanation.record
+    parts = [_tuned(entry, explanation.baseline, record.task)]
     if entry.verdict is not None:
-        parts.append(_judged(entry.verdict, task))
+        parts.append(_judged(entry.verdict, record))
     parts += [
         _trials(entry, explanation.studies.get(entry.study)),
         _params(entry, explanation.studies.get(entry.study)),
@@ -177,15 +177,17 @@ def _tuned(entry: Entry, baseline: Entry | None, task: Mapping[str, Any]) -> str
     text = f"On tune its {metric} is {number(entry.tune)}{against}"
     if entry.verdict.decision == "untested":
         return f"{text}."
+    if entry.verdict.claim == "procedure":
+        return f"{text}; over folds every study competes."
     if entry.verdict.level > 0:
         return f"{text}, so it competed."
     return f"{text}: not above, so it did not compete for acceptance, and the guard was asked for harm alone."
 
 
-def _judged(verdict: Verdict, task: Mapping[str, Any]) -> str:
+def _judged(verdict: Verdict, record: RunRecord) -> str:
     if verdict.decision == "untested" or not math.isfinite(verdict.effect):
         return _sentence(verdict.reason.removeprefix("untested: ").removeprefix("undecided: "))
-    text = _sentence(_seen(verdict, task))
+    text = _sentence(_seen(verdict, record))
     if verdict.decision == "accepted":
         text += f" That is enough: {_p(verdict.p_value)} at its level {verdict.level:.2g} ({verdict.method})."
     elif verdict.decision == "harmful":
@@ -201,36 +203,31 @@ def _judged(verdict: Verdict, task: Mapping[str, Any]) -> str:
     return text
 
 
-def _seen(verdict: Verdict, task: Mapping[str, Any]) -> str:
+def _seen(verdict: Verdict, record: RunRecord) -> str:
     """Say what the guard saw, without a judgement."""
-    ends = f"{amount(verdict.ci_low, task, unit=False)} and {amount(verdict.ci_high, task)}"
+    whole = scratchs_loss(record)
+    ends = f"{amount(verdict.ci_low, whole, unit=False)} and {amount(verdict.ci_high, whole)}"
     interval = f"(interval of the gain: between {ends})"
-    size = amount(abs(verdict.effect), task, sign="")
-    if verdict.fixed is None and in_points(task):
-        word = "higher" if verdict.effect >= 0 else "lower"
-        return f"its {task['metric']} on {verdict.n:,} guard examples is {size} {word} than scratch's {interval}"
+    size = amount(abs(verdict.effect), whole, sign="")
     if verdict.fixed is None:
-        word = "lower" if verdict.effect >= 0 else "higher"
-        return f"its loss on {verdict.n:,} guard examples is {size} {word} than scratch's {interval}"
+        better = verdict.effect >= 0
+        what, word = ("loss", "lower" if better else "higher") if whole else _of_whole(record, better=better)
+        return f"its {what} on {verdict.n:,} guard examples is {size} {word} than scratch's {interval}"
     word = "better" if verdict.effect > 0 else "worse" if verdict.effect < 0 else "better or worse"
     seen = f"of {verdict.n:,} guard examples it got {verdict.fixed} right that scratch gets wrong"
     return f"{seen} and {verdict.broken} wrong that scratch gets right, {size} {word} {interval}"
 
 
-def amount(value: float, task: Mapping[str, Any], sign: str = "+", *, unit: bool = True) -> str:
-    """Write a gain in its units: points for a metric within [0, 1], the loss otherwise."""
+def _of_whole(record: RunRecord, *, better: bool) -> tuple[str, str]:
+    return str(record.task.get("metric", "score")), "higher" if better else "lower"
+
+
+def amount(value: float, whole: float | None, sign: str = "+", *, unit: bool = True) -> str:
+    """Write a gain: in percent of ``whole``, scratch's mean loss, or where there is none in points."""
     if not math.isfinite(value):
         return f"{'minus ' if value < 0 else ''}infinity" if math.isinf(value) else "unknown"
-    if in_points(task):
-        return f"{100 * value + 0.0:{sign}.1f}{' points' if unit else ''}"
-    return f"{value:{sign}.3g}{' (mse)' if unit and task.get('metric') in ('rmse', 'r2') else ''}"
-
-
-def in_points(task: Mapping[str, Any]) -> bool:
-    """Whether gains are shares, told in percentage points."""
-    from autoxfer.metrics import get_metric  # noqa: PLC0415
-
-    return get_metric(str(task["metric"]), task["kind"]).bounded
+    share = 100 * value / (whole or 1.0) + 0.0
+    return f"{share:{sign}.1f}{('%' if whole else ' points') if unit else ''}"
 
 
 def _trials(entry: Entry, study: StudyResult | None) -> str:
