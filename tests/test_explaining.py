@@ -219,6 +219,12 @@ def test_a_constant_factor_of_all_losses_changes_no_diagnosis() -> None:
         assert len(found) == 1
 
 
+def test_the_thresholds_are_those_of_the_documentation() -> None:
+    from autoxfer.explaining import diagnosis  # noqa: PLC0415
+
+    assert (diagnosis.LITTLE, diagnosis.FIT, diagnosis.FLAT, diagnosis.BEHIND) == (0.05, 0.005, 0.05, 0.75)
+
+
 def test_scratch_is_never_called_biased_by_a_source() -> None:
     flat = Curve((12, 25, 50), (1.0, 1.0, 1.0), (1.5, 1.5, 1.5))
     assert diagnose(flat, flat, CHANCE).kind == "unclear"
