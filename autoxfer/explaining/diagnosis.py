@@ -29,7 +29,8 @@ Found on real data (``autoxfer explain`` of each run; scratch is variance where 
 - the same with permuted pixels, 3,000 examples, at most 400 steps: fine-tuning bias, the probe variance
 
 The thresholds were chosen on these very curves. The last line shows a limit: beside a scratch that was trained too
-briefly to fit its examples (train loss .39), a probe does not look biased. Tune losses of 50 examples are noisy: a diagnosis, no test.
+briefly to fit its examples (train loss .39), a probe does not look biased. Tune losses of 50
+examples are noisy: a diagnosis, no test.
 """
 
 from __future__ import annotations
