@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import autoxfer
 from autoxfer.config import load_config
 from autoxfer.guard import paired
-from autoxfer.records import Event, StudyResult, Trial, TrialFinished
+from autoxfer.records import Event, StudyResult, Trial, TrialFinished, derive_seed
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_maker
 from autoxfer.setting import prepare
@@ -65,7 +65,7 @@ def perform(plan: Plan, place: Path, shared: Path) -> dict[str, Any]:
         "budget": {"trials": plan.trials},
         "guard": {"alpha": ALPHA},
         "device": "cpu",
-        "seed": plan.seed,
+        "seed": derive_seed(plan.pair, plan.n, plan.seed),  # draws of its own: one lucky baseline must not count often
     }
     if plan.quick:
         config["strategies"] = QUICK

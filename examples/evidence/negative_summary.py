@@ -129,8 +129,7 @@ def where(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "loses_to_scratch": [k for k, seen in counted.items() if 2 * seen["loses_to_scratch"] > len(here)],
             }
         )
-    order = list(dict.fromkeys(row["pair"] for row in rows))
-    return sorted(rows, key=lambda row: (order.index(row["pair"]), row["n"]))
+    return sorted(rows, key=lambda row: (row["pair"], row["n"]))
 
 
 def show(summary: Mapping[str, Any]) -> None:
@@ -161,7 +160,9 @@ def show(summary: Mapping[str, Any]) -> None:
 def show_where(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the table of pairs and sizes."""
     names = list(dict.fromkeys(name for row in rows for name in row["gains"] if name not in (SCRATCH, ORACLE)))
-    print("\nMean gain over scratch in points; in most runs beyond the test's noise + above or - below; * the best")
+    print(
+        "\nMean gain over scratch in points; + or -: in most runs beyond the test's noise; *: the best"
+    )
     print(f"{'pair':26}{'n':>5}{'runs':>5}{'scratch':>9}" + "".join(f"{name[:11]:>12}" for name in names))
     for row in rows:
         cells = []
