@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,12 +32,13 @@ def _probe(facts: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _room(facts: Mapping[str, Any]) -> Iterator[str]:
+    said = " ".join(facts.get("notes", ()))  # a note says more, where there is one
     n, p, each = (facts.get(name) for name in ("n", "p", "n_per_feature"))
-    if n is not None and p is not None and each is not None:
+    if n is not None and p is not None and each is not None and "train examples for" not in said:
         verdict = "few" if each < FEW else "enough"
         yield f"{n:,} train examples for {p:,} features are {each:.2g} per feature: {verdict}"
     rank, top = facts.get("effective_rank"), facts.get("top_share")
-    if rank is not None and top is not None:
+    if rank is not None and top is not None and not re.search("features (spread|are collapsed)", said):
         yield f"the features vary in about {rank:.3g} directions, {top:.0%} of it in the first"
 
 
