@@ -28,6 +28,7 @@ from torch import Tensor
 from autoxfer.convex import minimise
 
 N_FOLDS = 4
+N_STRENGTHS = 25
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def principal_axes(features: Tensor) -> Axes:
     return Axes(mean, axes, X @ axes, s)
 
 
-def strength_grid(features: Tensor, n_strengths: int = 25) -> Tensor:
+def strength_grid(features: Tensor, n_strengths: int = N_STRENGTHS) -> Tensor:
     """Strengths (k,) from strong to weak: 1e4 down to 1e-2 times the features' mean square."""
     X = features.double()
     scale = (X - X.mean(0)).square().mean().clamp(min=1e-12)
@@ -109,12 +110,14 @@ def softmax_path(
     return turned.back(along[:, :-1], along[:, -1])
 
 
-def linear_path(features: Tensor, labels: Tensor, n_outputs: int) -> Iterator[tuple[float, Tensor, Tensor]]:
+def linear_path(
+    features: Tensor, labels: Tensor, n_outputs: int, n_strengths: int = N_STRENGTHS
+) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Fit ridge or softmax regression, as ``fit_head`` does, for a grid of strengths from strong to weak.
 
     Gives (strength, weight (n_outputs, p), bias (n_outputs,)), as nn.Linear holds them.
     """
-    strengths = strength_grid(features)
+    strengths = strength_grid(features, n_strengths)
     if labels.is_floating_point():
         weights, biases, _ = ridge_path(features, labels, strengths)
     else:

@@ -58,6 +58,13 @@ def test_the_probe_is_the_best_of_the_ridge_regressions_one_by_one() -> None:
     np.testing.assert_allclose(NUMBERS.answer(candidate, N_TUNE)[:, 0], answers[best], atol=1e-4)
 
 
+def test_the_probe_chooses_among_as_many_strengths_as_were_asked_for() -> None:
+    strengths = strength_grid(whole(NUMBERS, "last", "train"), 64)
+    fine = NUMBERS.fit(LinearProbe(normalisation="none", n_strengths=64))[1]
+    assert min(abs(np.log(strengths.numpy() / fine.notes["strength"]))) < 1e-6
+    assert not fine.score.loss > NUMBERS.fit(LinearProbe(normalisation="none", n_strengths=2))[1].score.loss
+
+
 def test_the_probe_of_a_map_reads_its_average_over_space() -> None:
     earlier = IMAGES.problem.source.taps[1]
     assert len(earlier.shape) == 3

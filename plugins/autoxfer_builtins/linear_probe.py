@@ -39,12 +39,16 @@ from autoxfer import (
 @final
 @dataclass(frozen=True)
 class LinearProbe(Strategy):
-    """Fit a linear model on the activation at ``tap``, averaged over space, after ``normalisation``."""
+    """Fit a linear model on the activation at ``tap``, averaged over space, after ``normalisation``.
+
+    ``n_strengths`` are tried in each trial; the run file can ask for more.
+    """
 
     name: ClassVar[str] = "linear_probe"
     recipe: ClassVar[Recipe | None] = None
     tap: str = "last"
     normalisation: str = "standardise"
+    n_strengths: int = 25
 
     @classmethod
     def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
@@ -76,7 +80,7 @@ class LinearProbe(Strategy):
             features = pool(data[candidate.inputs[0]])
             normalise.fit(features)
             features = normalise(features)
-        path = linear_path(features, data.labels, head.out_features)
+        path = linear_path(features, data.labels, head.out_features, self.n_strengths)
         states = ((strength, {"head.weight": weight, "head.bias": bias}) for strength, weight, bias in path)
         fitted = trainer.choose(candidate, states)
         return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})
