@@ -10,8 +10,10 @@ from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from autoxfer import tracking, tuning
+from autoxfer.metering import Meter
 from autoxfer.records import (
     Entry,
+    Forecast,
     Logged,
     Look,
     Looks,
@@ -21,6 +23,7 @@ from autoxfer.records import (
     RunStarted,
     StageStarted,
     StudyResult,
+    Usage,
     Verdict,
     Warned,
     Winner,
@@ -41,6 +44,8 @@ def log(
     settings: tracking.TrackingSettings,
     studies: Sequence[StudyResult],
     observers: Sequence[Observer],
+    *,
+    meter: Meter | None = None,  # of a run that was never stopped
 ) -> RunRecord:
     """Log a shipped run once, however often this is called; a failure is a warning, since nothing is lost."""
     _tell(observers, StageStarted("log"))
@@ -52,6 +57,8 @@ def log(
         _tell(observers, Warned(text))
         logged = record.mlflow
     record = replace(record, mlflow=logged, timings={**record.timings, "log": time.monotonic() - started})
+    if meter is not None and record.forecast is not None:
+        record = replace(record, forecast=replace(record.forecast, used=meter.read()))
     write_json(folder.result, record.as_dict())
     _tell(observers, RunFinished(record, folder.path))
     return record
@@ -76,6 +83,14 @@ def finish_again(
         return log(ship(record, folder, settings), folder, settings, studies, observers)
 
 
+def recorded_forecast(folder: RunFolder) -> Forecast | None:
+    """Read what a run was expected to take when it began; None where nothing was said."""
+    try:
+        return read_forecast(json.loads(folder.forecast.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def shipped(folder: RunFolder) -> RunRecord | None:
     """Read the record of a run whose winner is shipped; None where something before that is still to be done."""
     try:
@@ -95,8 +110,15 @@ def read_record(value: Mapping[str, Any]) -> RunRecord:
             "mlflow": Logged(**value["mlflow"]),
             "refit": Winner(**value["refit"]) if value.get("refit") else None,
             "looks": _looks(value["looks"]) if value.get("looks") else None,
+            "forecast": read_forecast(value["forecast"]) if value.get("forecast") else None,
         }
     )
+
+
+def read_forecast(value: Mapping[str, Any]) -> Forecast:
+    """Make a forecast of plain data again."""
+    used = Usage(**value["used"]) if value["used"] else None
+    return Forecast(**{**value, "expected": Usage(**value["expected"]), "used": used})
 
 
 def _looks(value: Mapping[str, Any]) -> Looks:

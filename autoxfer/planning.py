@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autoxfer import datacheck
+from autoxfer import datacheck, forecasting
+from autoxfer.assessment import assess
+from autoxfer.metering import Meter, as_text, duration
 from autoxfer.prospects import Prospect, prospect
-from autoxfer.records import Job
+from autoxfer.records import Forecast
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import Setting, prepare
 from autoxfer.strategy import Raw, Tap
-from autoxfer.studies import BASELINE, StudyPlan
-from autoxfer.tuning import clip
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from autoxfer.config import RunConfig
-    from autoxfer.trials import Bench
 
+DRAWS = 3  # trials of each study, beside the defaults, that are timed at least
 NARROW = 1024  # numbers of an example up to which the examples themselves are probed
 
 
@@ -52,13 +51,18 @@ class Plan:
     unavailable: Mapping[str, str]
     guard: Prospect  # what it could find
     groups: Mapping[str, int]  # split -> groups that its examples come from; empty where each example stands alone
-    seconds: float  # expected, for all that is searched
+    forecast: Forecast  # of a whole run
     sources: Mapping[str, Mapping[str, Any]]
     data: datacheck.Check
 
+    @property
+    def seconds(self) -> float:
+        """Expected, for the whole run."""
+        return self.forecast.expected.seconds
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self)
+        return asdict(self) | {"seconds": self.seconds}
 
     def lines(self) -> Iterator[str]:
         """Say it in words."""
@@ -78,9 +82,9 @@ class Plan:
         width = max(len(planned.study) for planned in self.studies)
         for planned in self.studies:
             searched = ", ".join(planned.parameters) or "nothing to search"
-            yield f"  {planned.study:{width}}  {planned.n_trials:3} trials  {_time(planned.seconds):>7}  {searched}"
-        searches = f"the searches, one for each of {n_folds} folds and one for what ships," if n_folds else "the search"
-        yield f"{searches} should take about {_time(self.seconds)} on this machine"
+            yield f"  {planned.study:{width}}  {planned.n_trials:3} trials  {duration(planned.seconds):>12}  {searched}"
+        searches = f", {n_folds} searches for the guard and one for what ships included," if n_folds else ""
+        yield f"the whole run{searches} should take about {as_text(self.forecast.expected)} on this machine"
         for name, why in self.unavailable.items():
             yield f"  left out: {name}: {why}"
         yield ""
@@ -96,24 +100,35 @@ def _reads(card: Mapping[str, Any]) -> str:
     return " x ".join(map(str, card.get("shape", ())))
 
 
-def plan(config: RunConfig, say: Callable[[str], object] = lambda text: None) -> Plan:
+def plan(config: RunConfig, say: Callable[[str], object] = lambda text: None, *, logs: bool = True) -> Plan:
     """Check a configuration completely and time a few batches of each study. Raises InputError as a run would."""
     say("reading the data and the sources")
+    meter, before = Meter(), dict[str, float]()
     setting = prepare(config)
+    before["setup"] = meter.read().seconds
     with tempfile.TemporaryDirectory() as scratch:
-        bench = setting.bench(RunFolder(Path(scratch)))
-        studies = []
-        for name, planned in setting.studies.items():
-            say(f"timing a few batches of {name}")
-            studies.append(_study(name, planned, setting, bench))
+        folder = RunFolder(Path(scratch))
+        say("examining the sources")
+        assess(setting, folder)
+        before["diagnostics"] = meter.read().seconds - before["setup"]
+        expected = forecasting.forecast(
+            setting,
+            setting.bench(folder),
+            meter,
+            before,
+            least=DRAWS,
+            logs=logs,
+            say=lambda study: say(f"timing a few batches of {study}"),
+        )
+    assert expected is not None  # draws were asked for
     say("looking at the data")
     return Plan(
         setting.task(),
-        tuple(studies),
+        tuple(_studies(setting, expected)),
         setting.unavailable,
         _prospect(setting),
         _groups(setting),
-        sum(study.seconds for study in studies) * (1 + len(setting.folds)),
+        expected,
         {name: source.card for name, source in setting.sources.items()},
         check_data(setting),
     )
@@ -129,47 +144,12 @@ def check_data(setting: Setting) -> datacheck.Check:
     return datacheck.check(setting.dataset, setting.splits, features, setting.config.seed)
 
 
-def _study(name: str, planned: StudyPlan, setting: Setting, bench: Bench) -> PlannedStudy:
-    budget, n_studies = setting.config.budget, len(setting.studies)
-    sizes = [_size(distribution) for distribution in planned.space.values()]
-    n_trials = int(min(budget.trials, math.prod(sizes)))
-    n_steps = _mean(planned.space["steps"]) if "steps" in planned.space else 0.0
-    starts = [clip(start, planned.space) for start in planned.defaults]
-    jobs = [
-        Job(name, 0, planned.strategy.name, planned.source, {**start, **change}, 0)
-        for start in starts
-        for change in _variants(planned.space)
-    ]
-    each = sum(bench.estimate(job, n_steps) for job in jobs) / len(jobs)
-    expected = n_trials * each
-    if setting.seconds is not None:
-        outside_cap = len(starts) * each if planned.strategy.name == BASELINE else 0.0
-        expected = min(expected, max(setting.seconds / n_studies, outside_cap))
-    searched = tuple(key for key, size in zip(planned.space, sizes, strict=True) if size > 1)
-    return PlannedStudy(name, n_trials, searched, expected)
-
-
-def _variants(space: Mapping[str, BaseDistribution]) -> list[dict[str, Any]]:
-    """List what changes a step's price by much: with augmentation nothing can be read from the cache."""
-    kinds = getattr(space.get("augment"), "choices", ("none",))
-    return [{"augment": kind} for kind in kinds] if "augment" in space else [{}]
-
-
-def _size(distribution: BaseDistribution) -> float:
-    if isinstance(distribution, CategoricalDistribution):
-        return len(distribution.choices)
-    return 1 if distribution.single() else math.inf
-
-
-def _mean(distribution: BaseDistribution) -> float:
-    """Give the mean of a parameter that is drawn as the search draws it at first."""
-    if isinstance(distribution, CategoricalDistribution):
-        return sum(distribution.choices) / len(distribution.choices)  # type: ignore[arg-type]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high = distribution.low, distribution.high
-    if distribution.log and low < high:
-        return (high - low) / math.log(high / low)
-    return (low + high) / 2
+def _studies(setting: Setting, expected: Forecast) -> Iterator[PlannedStudy]:
+    for name, planned in setting.studies.items():
+        sizes = [forecasting.size(distribution) for distribution in planned.space.values()]
+        searched = tuple(key for key, size in zip(planned.space, sizes, strict=True) if size > 1)
+        n_trials = int(min(setting.config.budget.trials, math.prod(sizes)))
+        yield PlannedStudy(name, n_trials, searched, expected.studies[name])
 
 
 def _groups(setting: Setting) -> dict[str, int]:
@@ -188,9 +168,3 @@ def _prospect(setting: Setting) -> Prospect:
         pooled=bool(setting.folds),
         n_groups=None if groups is None else len(np.unique(groups[rows])),
     )
-
-
-def _time(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

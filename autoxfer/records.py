@@ -252,6 +252,25 @@ class Logged:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a run takes of the machine."""
+
+    seconds: float  # from reading the data to the last line of the log
+    memory: int  # bytes, at the process's peak
+    device_memory: int | None = None  # bytes, at the peak; None without an accelerator
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run was expected to take, and what it took."""
+
+    expected: Usage
+    stages: Mapping[str, float]  # seconds that add up to the expected ones
+    studies: Mapping[str, float]  # seconds of the search, by study; with folds, of each
+    used: Usage | None = None  # None where it was not run in one go
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """``result.json``."""
 
@@ -263,6 +282,7 @@ class RunRecord:
     timings: Mapping[str, float]  # seconds by stage
     refit: Winner | None = None  # the winner's recipe trained again on everything but test; never certified
     looks: Looks | None = None  # at the guard; None in records of versions that did not count them
+    forecast: Forecast | None = None  # None where making one would have taken too much of the run
     schema_version: int = SCHEMA_VERSION
 
     def as_dict(self) -> dict[str, Any]:
@@ -293,6 +313,13 @@ class StageStarted:
     """One of "data", "sources", "search", "guard", "test", "export", "log" begins."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What the run will take, from a few timed steps."""
+
+    forecast: Forecast
 
 
 @dataclass(frozen=True)
@@ -336,7 +363,7 @@ class Warned:
     text: str
 
 
-Event = RunStarted | StageStarted | StudyStarted | TrialFinished | VerdictReached | RunFinished | Warned
+Event = RunStarted | StageStarted | Foreseen | StudyStarted | TrialFinished | VerdictReached | RunFinished | Warned
 
 
 class Observer(Protocol):

@@ -123,6 +123,11 @@ class RunFolder:
         return self.path / "diagnostics.json"
 
     @property
+    def forecast(self) -> Path:
+        """What the run was expected to take, when it began."""
+        return self.path / "forecast.json"
+
+    @property
     def curves(self) -> Path:
         """Losses of each study's recipe on parts of the train split, once a run has been explained."""
         return self.path / "curves.json"

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +15,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from autoxfer import closing, explaining, folding, looks, refitting, runfolder, tracking
+from autoxfer import closing, explaining, folding, forecasting, looks, refitting, runfolder, tracking
 from autoxfer.assessment import assess
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
 from autoxfer.finalists import Finalist, certified, choose, entry, judge
+from autoxfer.metering import Meter
 from autoxfer.records import (
     Event,
+    Forecast,
+    Foreseen,
     Logged,
     Looks,
     Observer,
@@ -57,6 +60,7 @@ def run(
     observers: Sequence[Observer] = (),
 ) -> Result:
     """Find the best way to reuse the sources, or keep to scratch. Raises InputError before any training."""
+    meter = Meter()
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
     runs = Path(runs)
@@ -66,7 +70,7 @@ def run(
     tracking.check(settings)
     folder = runfolder.create(runs, f"{datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}")
     setting.describe(folder)
-    return _Run(setting, folder, settings, observers).finish()
+    return _Run(setting, folder, settings, observers, meter).finish()
 
 
 def resume(
@@ -99,6 +103,8 @@ class _Run:
     folder: RunFolder
     settings: tracking.TrackingSettings
     observers: Sequence[Observer]
+    meter: Meter | None = None  # None for a run that was stopped before
+    forecast: Forecast | None = None
     timings: dict[str, float] = field(default_factory=dict)
     looks: Looks | None = None
     pooled: Pooled | None = None  # what the guard is asked about where it is made of folds
@@ -122,6 +128,8 @@ class _Run:
                 self._tell(Warned(warning))
             with self._stage("diagnostics"):
                 order = assess(self.setting, self.folder)
+            with self._stage("forecast"):
+                self._foresee()
             if self.setting.folds:
                 with self._stage("folds"):
                     self.pooled = folding.search_folds(self.setting, self.folder, self._tell)
@@ -149,8 +157,19 @@ class _Run:
                     record = self._refit(finalists[chosen], record)
             record = closing.ship(replace(record, timings=dict(self.timings)), self.folder, self.settings)
             explaining.illustrate(record, self.folder, self._warn)
-            record = closing.log(record, self.folder, self.settings, results, self.observers)
+            record = closing.log(record, self.folder, self.settings, results, self.observers, meter=self.meter)
         return Result(record, self.folder.path)
+
+    def _foresee(self) -> None:
+        """Say what the run will take, where that is cheap to know; a resumed run keeps what was said first."""
+        if self.meter is None:
+            self.forecast = closing.recorded_forecast(self.folder)
+            return
+        before = {"setup": self.meter.read().seconds - sum(self.timings.values()), **self.timings}
+        self.forecast = forecasting.forecast(self.setting, self._bench, self.meter, before, logs=self.settings.enabled)
+        if self.forecast is not None:
+            runfolder.write_json(self.folder.forecast, asdict(self.forecast))
+            self._tell(Foreseen(self.forecast))
 
     @cached_property
     def _bench(self) -> Bench:
@@ -257,7 +276,9 @@ class _Run:
             best.strategy, best.source, best.params, best.tune, best.guard, best.test, certified(chosen, verdicts)
         )
         task, timings = self.setting.task(), dict(self.timings)
-        return RunRecord(self.folder.run_id, task, winner, entries, Logged(), timings, looks=self.looks)
+        return RunRecord(
+            self.folder.run_id, task, winner, entries, Logged(), timings, looks=self.looks, forecast=self.forecast
+        )
 
     def _write_losses(self, finalists: Mapping[str, Finalist]) -> None:
         import pandas as pd  # noqa: PLC0415

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoxfer.features import BATCH, Composed, Features, TrainTensors
+from autoxfer.features import BATCH, Composed, Features, TrainTensors, resolve
 from autoxfer.limits import Portion, limited
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
@@ -47,6 +47,25 @@ def separate(strategy: type[Strategy], params: Mapping[str, Any], default_steps:
     if recipe.steps is None:
         recipe = dataclasses.replace(recipe, steps=default_steps)
     return strategy(**{name: value for name, value in params.items() if name in own}), recipe
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """What a trial costs, in seconds."""
+
+    warm_up_s: float  # once: the activations that it reads
+    rest_s: float  # whatever is no step and no check on the tune split
+    step_s: float = 0.0
+    score_s: float = 0.0
+    n_extra: int = 0  # scores beside the loop's checks
+
+    def seconds(self, n_steps: float, share: float = 1.0) -> float:
+        """Of a trial of ``n_steps`` steps that is stopped after a share of them; what comes once is left out."""
+        if not self.step_s:
+            return self.rest_s
+        n_scores = share * min(CHECKS, n_steps) + self.n_extra
+        return self.rest_s + share * n_steps * self.step_s + n_scores * self.score_s
 
 
 @final
@@ -92,21 +111,48 @@ class Bench:
             dict(fitted.notes),
         )
 
-    def estimate(self, job: Job, n_steps: float) -> float:
-        """Say how many seconds a trial of ``n_steps`` steps would take, from a trial of a few steps; keeps nothing."""
+    def price(self, job: Job) -> Price:
+        """Say what a trial costs, from one of a few steps; keeps nothing but the activations that it reads."""
+        warm_up_s = self._warm_up(job)
         if self._strategies[job.study].recipe is None:
             started = time.perf_counter()
             self._train(job)
-            return time.perf_counter() - started
-        for n in (1, 3):  # the first fills the caches
+            return Price(warm_up_s, time.perf_counter() - started)
+        for n in (1, 3):  # the first is slow: kernels are chosen, memory is taken
             started = time.perf_counter()
             clock = self._train(dataclasses.replace(job, params={**job.params, "steps": n}))[1].clock
             elapsed = time.perf_counter() - started
             if not clock.n_steps:  # it was solved
-                return elapsed
-            rest = elapsed - clock.steps_s - clock.scores_s
-        n_scores = min(CHECKS, n_steps) + clock.n_scores - 3  # what a strategy scores beside the loop's checks
-        return rest + n_steps * clock.steps_s / clock.n_steps + n_scores * clock.scores_s / clock.n_scores
+                return Price(warm_up_s, elapsed)
+        return Price(
+            warm_up_s,
+            elapsed - clock.steps_s - clock.scores_s,
+            clock.steps_s / clock.n_steps,
+            clock.scores_s / clock.n_scores,
+            clock.n_scores - 3,
+        )
+
+    def _warm_up(self, job: Job) -> float:
+        """Compute the activations that a trial reads, as far as nothing has yet; the seconds that it took."""
+        problem = self._problems[job.study]
+        strategy, _ = self._separate(job.study, job.params)
+        with seeded(derive_seed(job.seed, "build"), self._features.device):
+            candidate = strategy.build(problem)
+        started = time.perf_counter()
+        row = torch.zeros(1, dtype=torch.int64, device=self._features.device)
+        for split in ("train", "tune"):
+            self._features.batch(tuple(resolve(name, problem) for name in candidate.inputs), split, row)
+        return time.perf_counter() - started
+
+    def answer_s(self, job: Job, n: int = 64) -> float:
+        """Time how long a trial's composed model takes for one example, over ``n`` of them."""
+        strategy, _ = self._separate(job.study, job.params)
+        with seeded(derive_seed(job.seed, "build"), self._features.device), torch.no_grad():
+            composed = self.compose(job.study, strategy.build(self._problems[job.study]))
+            examples = self._features.stored("tune")[:n]
+            started = time.perf_counter()
+            composed(examples).cpu()
+        return (time.perf_counter() - started) / len(examples)
 
     def train(self, job: Job) -> Candidate:
         """Train a candidate and keep it here, not on disk."""

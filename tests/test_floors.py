@@ -15,13 +15,13 @@ import autoxfer
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors records",
+    "errors records metering",
     "tracing opening heads cutting preprocessing limits tokens activations",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets augmentation",
     "guard prospects diagnostics grouping splitting partitioning encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal studies assessment looks searching setting finalists folding refitting result closing explaining selection planning testing",
+    "datacheck rehearsal studies assessment looks searching setting finalists folding refitting result closing explaining forecasting selection planning testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

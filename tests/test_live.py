@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from autoxfer.metering import duration
 from autoxfer.records import (
     Entry,
     Event,
@@ -29,7 +30,7 @@ from autoxfer.records import (
 )
 from autoxfer.terminal.leaderboard import leaderboard, ranked, sentences, show, text, usage
 from autoxfer.terminal.live import Lines, Live, Watcher, resume_command, watcher, window
-from autoxfer.terminal.progress import Progress, StudyProgress, duration, number
+from autoxfer.terminal.progress import Progress, StudyProgress, number
 
 STUDIES = ("scratch", "linear_probe@even", "partial_transfer@resnet18.a1_in1k")
 FOLDER = Path("runs/20260611-101500-3fa2")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoxfer.metering import as_text
 from autoxfer.records import Entry, RunRecord
 from autoxfer.terminal import aligned
 from autoxfer.terminal.progress import number
@@ -160,6 +161,14 @@ def usage(record: RunRecord, folder: Path) -> list[str]:
     return lines
 
 
+def cost(record: RunRecord) -> list[str]:
+    """Say how far what was expected was off."""
+    forecast = record.forecast
+    if forecast is None or forecast.used is None:
+        return []
+    return [f"expected {as_text(forecast.expected)}, took {as_text(forecast.used)}"]
+
+
 def show(record: RunRecord, folder: Path, warnings: Sequence[str], console: Console) -> None:
     """Print the leaderboard, the sentences, the commands and the warnings."""
     if console.is_terminal:
@@ -180,6 +189,7 @@ def show(record: RunRecord, folder: Path, warnings: Sequence[str], console: Cons
     say(verdicts)
     say([winner], "bold")
     console.print()
+    say(cost(record))
     for line in usage(record, folder):  # commands are copied: never broken
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if warnings:

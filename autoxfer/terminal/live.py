@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO, final
 
+from autoxfer.metering import duration
 from autoxfer.records import Event, RunStarted, StageStarted, TrialFinished, Warned
-from autoxfer.terminal.progress import STAGES, Progress, StudyProgress, duration, number
+from autoxfer.terminal.progress import STAGES, Progress, StudyProgress, number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -7,13 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autoxfer.records import Event, RunFinished, RunStarted, StageStarted, StudyStarted, TrialFinished, Warned
+from autoxfer.records import (
+    Event,
+    Forecast,
+    Foreseen,
+    RunFinished,
+    RunStarted,
+    StageStarted,
+    StudyStarted,
+    TrialFinished,
+    Warned,
+)
 
 STAGES = {
     "data": "reading the data and the sources",
     "sources": "loading the sources",
     "diagnostics": "examining the sources",
     "folds": "searching fold by fold",
+    "forecast": "timing a few batches",
     "search": "searching",
     "guard": "asking the guard",
     "test": "scoring on test",
@@ -52,6 +63,7 @@ class Progress:
     studies: dict[str, StudyProgress] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     started: float = 0.0
+    forecast: Forecast | None = None
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -73,6 +85,8 @@ class Progress:
             case RunStarted():
                 self.run = event
                 self.studies = {name: StudyProgress(name, event.n_trials) for name in event.studies}
+            case Foreseen():
+                self.forecast = event.forecast
             case StageStarted():
                 self.stage = event.name
                 ended = self._end()
@@ -91,20 +105,36 @@ class Progress:
         return ended
 
     def left(self) -> float | None:
-        """Estimate the seconds until the search ends from the trials so far; None before the first."""
+        """Estimate the seconds until the search ends, from the trials so far and what was expected; None = unknown."""
         seen = sum(study.n_seen for study in self.studies.values())
-        if not seen:
+        if not seen and self.forecast is None:
             return None
-        overall = sum(study.seconds for study in self.studies.values()) / seen
+        overall = sum(study.seconds for study in self.studies.values()) / max(seen, 1)
         share = None if self.run is None or self.run.seconds is None else self.run.seconds / len(self.studies)
+        late = self._late()
         total = 0.0
         for study in self.studies.values():
             if study.state == "done":
                 continue
-            each = study.seconds / study.n_seen if study.n_seen else overall
+            expected = self._expected(study)
+            each = study.seconds / study.n_seen if study.n_seen else overall if expected is None else late * expected
             rest = [] if study.n_trials is None else [max(study.n_trials - study.n_done, 0) * each]
             total += min(rest + ([] if share is None else [max(share - study.seconds, 0.0)]), default=0.0)
         return total
+
+    def _expected(self, study: StudyProgress) -> float | None:
+        """Say what a trial of a study was expected to take."""
+        if self.forecast is None or not study.n_trials:
+            return None
+        name = study.name.split(" ")[-1]  # a fold's study is expected to take as long
+        return self.forecast.studies[name] / study.n_trials if name in self.forecast.studies else None
+
+    def _late(self) -> float:
+        """By what factor the trials so far have taken longer than expected."""
+        pairs = [(study, self._expected(study)) for study in self.studies.values() if study.n_seen]
+        expected = sum(study.n_seen * each for study, each in pairs if each is not None)
+        taken = sum(study.seconds for study, each in pairs if each is not None)
+        return taken / expected if expected else 1.0
 
     def _study(self, name: str) -> StudyProgress:
         return self.studies.setdefault(name, StudyProgress(name, self.run.n_trials if self.run else None))
@@ -122,16 +152,6 @@ class Progress:
         for study in ended:
             study.state = "done"
         return ended
-
-
-def duration(seconds: float) -> str:
-    """Say how long something takes, to two figures: 8 s, 3 min 20 s, 1 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def number(value: float | None, sign: str = "") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from autoxfer.tuning.journal import Begun, Journal
 from autoxfer.tuning.pruning import Baseline, bars, beaten, floors
+from autoxfer.tuning.sampling import propose
 from autoxfer.tuning.spaces import clip, default_steps, narrow, recipe_defaults, recipe_space
 from autoxfer.tuning.study import Study, attempt, trials_table, tune
 
@@ -23,6 +24,7 @@ __all__ = [
     "default_steps",
     "floors",
     "narrow",
+    "propose",
     "recipe_defaults",
     "recipe_space",
     "trials_table",
