@@ -21,7 +21,8 @@ FLOORS = (
     "guard prospects diagnostics grouping splitting partitioning encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal studies assessment looks searching setting finalists folding refitting result closing explaining forecasting selection planning testing",
+    "datacheck rehearsal studies assessment looks searching setting finalists folding refitting result closing "
+    "explaining forecasting selection planning testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
