@@ -126,7 +126,7 @@ def test_each_kind_of_verdict_is_told_in_its_own_words() -> None:
     assert "That is not enough: p = 0.4" in undecided
     assert "300 examples find a gain of 7 points." in undecided
     absent = said(everything, "adapters")
-    assert "not above, so it did not compete for acceptance" in absent
+    assert "more than a standard error below, so it did not compete for acceptance" in absent
     assert "No harm is shown either." in absent
     harmful = said(everything, "fine_tune")
     assert "20.0 points worse" in harmful

@@ -57,7 +57,7 @@ class Finalist:
 
     name: str
     seen: Comparison  # with the baseline, on the same guard examples; see ``weigh``
-    competes: bool  # tune score above the baseline's
+    competes: bool  # tune score above the baseline's, or not far below
     tune_rank: float  # tune score, higher is better
 
 
@@ -157,7 +157,7 @@ def _conclude(seen: Comparison, level: float, alpha: float, *, accepted: bool) -
     if obstacle := seen.obstacle(level or alpha):
         return _verdict(seen, "undecided", level, alpha, f"undecided: {obstacle}")
     if not level:
-        why = "it did not compete, since its tune score is not above scratch's"
+        why = "it did not compete, since its tune score is more than a standard error below scratch's"
         reason = f"undecided: {why}; harm alone was tested: {reverse}"
         return _verdict(seen, "undecided", level, alpha, reason)
     reason = f"{_tested(seen, seen.p_better, level)}: undecided; {_prospect(seen, level)}"

@@ -181,7 +181,10 @@ def _tuned(entry: Entry, baseline: Entry | None, task: Mapping[str, Any]) -> str
         return f"{text}; over folds every study competes."
     if entry.verdict.level > 0:
         return f"{text}, so it competed."
-    return f"{text}: not above, so it did not compete for acceptance, and the guard was asked for harm alone."
+    return (
+        f"{text}: more than a standard error below, so it did not compete for acceptance, "
+        "and the guard was asked for harm alone."
+    )
 
 
 def _judged(verdict: Verdict, record: RunRecord) -> str:
