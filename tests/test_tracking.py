@@ -327,7 +327,7 @@ def test_six_processes_open_a_fresh_database_at_once_and_all_log(tmp_path: Path)
     )
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]
     processes = [subprocess.Popen([*command, f"run-{n}"], stderr=subprocess.PIPE, text=True) for n in range(6)]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
+    errors = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 6, errors
     with mlflow_at(settings) as mlflow:
         client = mlflow.MlflowClient()

@@ -15,7 +15,7 @@ from typing import Any
 from autoxfer.errors import InputError, TrackingError
 from autoxfer.tracking.settings import TrackingSettings
 
-LOCK_WAIT_S = 120
+LOCK_WAIT_S = 300
 PROBE_S = 2.0
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
