@@ -249,7 +249,8 @@ def test_a_finalist_below_the_baselines_tune_score_is_tested_for_harm_only():
     assert alone.level == 0.05  # it shares alpha with nobody
     assert (idle.decision, idle.level) == ("undecided", 0.0)
     assert idle.reason.startswith(
-        "undecided: it did not compete, since its tune score is more than a standard error below scratch's; harm alone was tested"
+        "undecided: it did not compete, since its tune score is more than a standard error below scratch's; "
+        "harm alone was tested"
     )
     bad, baseline = zero_one(10, 60, 300)
     assert judge([finalist("b", bad, baseline, competes=False)])[0].decision == "harmful"
