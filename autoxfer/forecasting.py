@@ -12,6 +12,7 @@ after.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,8 @@ MOST = 8  # draws of each study
 CHANCE = 5  # trials of a study that none can stop
 DONE = 0.85  # share of its steps that a later one does
 AFTER = {"export": 1.0, "plot": 1.0, "log": 2.0}  # seconds, whatever the task
-LATER = 300 << 20  # bytes that exporting, drawing and logging take
+LATER = 80 << 20  # bytes that exporting, drawing and logging take
+TRACKING = (4.0, 170 << 20)  # seconds and bytes that MLflow and its database take, where it is not loaded yet
 
 
 def forecast(
@@ -63,8 +65,10 @@ def forecast(
             sample.take(n_draws)
     pricing = min(time.perf_counter() - started, SHARE * _search_s(samples))
     stages = {**before, "forecast": pricing, **_stages(setting, samples, logs=logs)}
-    usage = meter.read()
-    expected = replace(usage, seconds=sum(stages.values()), memory=usage.memory + LATER)
+    usage, later = meter.read(), LATER
+    if logs and "mlflow" not in sys.modules:
+        stages["tracking"], later = TRACKING[0], LATER + TRACKING[1]
+    expected = replace(usage, seconds=sum(stages.values()), memory=usage.memory + later)
     shares = {sample.name: sample.search_s for sample in samples}
     return Forecast(expected, stages, {name: shares[name] for name in setting.studies})
 

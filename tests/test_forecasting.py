@@ -1,0 +1,208 @@
+"""What a run is expected to take, against naive sums and against runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from test_live import record, tell
+from test_selection import SETTINGS, Listener
+
+import autoxfer
+from autoxfer import closing, forecasting, planning, selection
+from autoxfer.config import load_config
+from autoxfer.forecasting import AFTER, CHANCE, DONE, LATER, SHARE, forecast
+from autoxfer.metering import Meter, as_text, duration, peak_memory
+from autoxfer.records import Forecast, Foreseen, Job, Recipe, RunStarted, Usage
+from autoxfer.runfolder import RunFolder
+from autoxfer.terminal.leaderboard import cost
+from autoxfer.terminal.progress import Progress
+from autoxfer.trials import Price
+
+SPACE: dict[str, BaseDistribution] = {
+    "steps": IntDistribution(50, 300, log=True),
+    "batch": CategoricalDistribution([16, 32, 64]),
+    "augment": CategoricalDistribution(["none", "shift"]),
+}
+START = {"steps": 150, "batch": 32, "augment": "none"}
+USED = Usage(130.4, 1_040_000_000)
+
+
+def step_s(params: Mapping[str, Any]) -> float:
+    return float(params["batch"] * {"none": 1e-4, "shift": 3e-4}[params["augment"]])
+
+
+class Bench:
+    """Knows what everything costs."""
+
+    def __init__(self, slow: float = 0.0) -> None:
+        self.priced: list[Mapping[str, Any]] = []
+        self.slow = slow
+
+    def price(self, job: Job) -> Price:
+        self.priced.append(job.params)
+        time.sleep(self.slow)
+        return Price(0.25, 0.1, step_s(job.params), 0.02, 1)
+
+    def answer_s(self, job: Job) -> float:
+        return 0.001
+
+
+def setting(n_trials: int = 40, *, seconds: float | None = None, folds: int = 0, final: str = "tested") -> Any:
+    strategy = SimpleNamespace(name="scratch", recipe=Recipe())
+    plan = SimpleNamespace(strategy=strategy, source=None, space=SPACE, defaults=(START,))
+    rows = {"train": np.arange(50), "tune": np.arange(40), "guard": np.arange(100), "test": np.arange(30)}
+    return SimpleNamespace(
+        config=SimpleNamespace(budget=SimpleNamespace(trials=n_trials), seed=0, final=final),
+        studies={"scratch": plan},
+        folds=(None,) * folds,
+        rows=rows.__getitem__,
+        splits=SimpleNamespace(rows=rows),
+        judged=rows["guard"],
+        seconds=seconds,
+    )
+
+
+def expect(made: Any, least: int = forecasting.MOST, slow: float = 0.0) -> Forecast | None:
+    return forecast(made, Bench(slow), Meter(), {"setup": 2.0}, least=least)  # type: ignore[arg-type]
+
+
+def draws(rng: np.random.Generator, n: int) -> Iterable[dict[str, Any]]:
+    for _ in range(n):
+        steps = round(float(np.exp(rng.uniform(np.log(50), np.log(300)))))
+        yield {"steps": steps, "batch": int(rng.choice([16, 32, 64])), "augment": str(rng.choice(["none", "shift"]))}
+
+
+def trial_s(params: Mapping[str, Any], share: float = 1.0) -> float:
+    return 0.1 + share * params["steps"] * step_s(params) + 0.02 * (share * 12 + 1)
+
+
+def test_a_study_is_expected_to_take_what_a_search_of_random_draws_takes() -> None:
+    rng, found = np.random.default_rng(0), expect(setting())
+    assert found is not None
+    searches = [
+        trial_s(START)
+        + sum(trial_s(params) for params in draws(rng, CHANCE - 1))
+        + sum(trial_s(params, DONE) for params in draws(rng, 40 - CHANCE))
+        for _ in range(200)
+    ]
+    assert found.studies["scratch"] == pytest.approx(np.mean(searches), rel=0.15)
+
+
+def test_no_choice_is_drawn_more_often_than_another() -> None:
+    bench = Bench()
+    forecast(setting(), bench, Meter(), {}, least=6)  # type: ignore[arg-type]
+    drawn = bench.priced[1:7]
+    assert [[params["batch"] for params in drawn].count(batch) for batch in (16, 32, 64)] == [2, 2, 2]
+    assert [params["augment"] for params in drawn].count("shift") == 3
+
+
+def test_the_stages_add_up_and_nothing_is_forgotten() -> None:
+    found = expect(setting(final="refit"))
+    assert found is not None
+    assert found.expected.seconds == pytest.approx(sum(found.stages.values()))
+    assert found.stages["setup"] == 2.0
+    assert found.stages["search"] == pytest.approx(found.studies["scratch"] + 40 * 0.001)
+    assert found.stages["guard"] == pytest.approx(140 * 0.001)
+    assert found.stages["test"] == pytest.approx(30 * 0.001)
+    assert found.stages["activations"] == pytest.approx(0.25 * (1 + forecasting.MOST))
+    assert {"refit", *AFTER} < set(found.stages)
+    assert found.expected.memory >= LATER + 50_000_000
+
+
+def test_each_fold_is_a_search_of_its_own() -> None:
+    alone, folded = expect(setting()), expect(setting(folds=3))
+    assert alone is not None
+    assert folded is not None
+    assert folded.stages["folds"] == pytest.approx(3 * (alone.stages["search"] + alone.stages["activations"]) + 0.1)
+
+
+def test_the_time_limit_bounds_what_is_expected() -> None:
+    found = expect(setting(seconds=3.0))
+    assert found is not None
+    assert found.studies["scratch"] == 3.0
+
+
+def test_pricing_takes_a_small_part_of_the_search_or_is_left() -> None:
+    assert expect(setting(n_trials=1), least=0) is None  # known without trying
+    assert expect(setting(n_trials=1), least=1) is not None  # but a plan always says something
+    bench = Bench(slow=0.1)
+    found = forecast(setting(10), bench, Meter(), {})  # type: ignore[arg-type]
+    assert found is not None
+    assert len(bench.priced) < 1 + forecasting.MOST
+    assert found.stages["forecast"] <= SHARE * found.studies["scratch"]
+
+
+def test_what_is_left_is_what_was_expected_until_trials_say_otherwise() -> None:
+    from test_live import finished  # noqa: PLC0415
+
+    from autoxfer.records import StudyStarted  # noqa: PLC0415
+
+    made = Forecast(USED, {}, {"a": 8.0, "b": 40.0})
+    progress = Progress()
+    tell(progress, RunStarted("r", Path("r"), ("a", "b"), 4, None, "accuracy"))
+    assert progress.left() is None
+    tell(progress, Foreseen(made))
+    assert progress.left() == pytest.approx(48.0)
+    tell(progress, StudyStarted("a"), finished("a", 0, 3.0))
+    assert progress.left() == pytest.approx(3 * 3.0 + 40.0 * 1.5)  # trials take half as long again
+
+
+def test_the_last_lines_say_how_far_it_was_off() -> None:
+    made = record()
+    assert cost(made) == []
+    made = replace(made, forecast=Forecast(Usage(131.0, 1_100_000_000), {}, {}))
+    assert cost(made) == []  # stopped and resumed: nobody knows how long it took
+    assert made.forecast is not None
+    made = replace(made, forecast=replace(made.forecast, used=Usage(151, 1_000_000_000, 2_500_000_000)))
+    said = "expected 2 min 11 s and 1.1 GB, took 2 min 31 s and 1 GB (2.5 GB on the accelerator)"
+    assert cost(made) == [said]
+    assert closing.read_record(json.loads(json.dumps(made.as_dict()))).forecast == made.forecast
+
+
+def test_a_peak_is_remembered_and_memory_is_counted_in_bytes() -> None:
+    before = peak_memory()
+    block = np.ones(200_000_000 // 8)
+    block.sum()
+    del block
+    assert 0 < before <= peak_memory()
+    assert 50_000_000 < peak_memory() < 100_000_000_000
+    assert as_text(Usage(75, 0)) == duration(75) == "1 min 15 s"
+
+
+@pytest.mark.slow
+def test_a_run_says_before_its_search_what_it_takes_and_after_it_what_it_took(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "strategies": [{"scratch": {"architecture": "compact"}}, "fine_tune"]}
+    listener = Listener()
+    made = autoxfer.run(settings, runs=tmp_path, observers=[listener]).record
+    assert listener.names().index("Foreseen") < listener.names().index("StudyStarted")
+    assert made.forecast is not None
+    assert made.forecast.used is not None
+    assert made.forecast.used.seconds > sum(made.timings.values())
+    assert set(made.forecast.studies) == {"scratch", "fine_tune@digits"}
+    assert 0.5 < made.forecast.expected.memory / made.forecast.used.memory < 2
+    folder = RunFolder(tmp_path / made.run_id)
+    folder.result.unlink()  # as if it had been killed
+    again = selection.resume(made.run_id, runs=tmp_path).record
+    assert again.forecast == replace(made.forecast, used=None)
+
+
+@pytest.mark.slow
+def test_a_short_run_is_not_kept_waiting(tmp_path: Path) -> None:
+    assert autoxfer.run(SETTINGS, runs=tmp_path).record.forecast is None
+
+
+@pytest.mark.slow
+def test_a_plan_tells_the_whole_run() -> None:
+    planned = planning.plan(load_config(SETTINGS))
+    assert planned.seconds > sum(study.seconds for study in planned.studies) > 0
+    assert any("whole run" in line and " GB" in line for line in planned.lines())
+    assert json.loads(json.dumps(planned.as_dict(), default=str))["seconds"] == planned.seconds
