@@ -104,7 +104,9 @@ def _weigh(
     """Hold a finalist against scratch, by losses or, where the metric is no mean of losses, by predictions."""
     if metric.kind == "zero_one" or metric.kind == "real":  # noqa: PLR1714 - a set would lose the type
         tolerance = metric.tolerance(margin, baseline.loss)
-        return guard.weigh(candidate.loss, baseline.loss, kind=metric.kind, margin=tolerance, groups=groups)
+        return guard.weigh(
+            candidate.loss, baseline.loss, kind=metric.kind, margin=tolerance, groups=groups, least=metric.least
+        )
     if candidate.predictions is None or baseline.predictions is None or labels is None or metric.statistic is None:
         raise ValueError(f"{metric.name} is no mean of losses: the guard needs predictions and labels")
     pair = candidate.predictions, baseline.predictions

@@ -19,7 +19,6 @@ from typing import final
 
 from autoxfer import guard
 from autoxfer.guard import paired
-from autoxfer.guard.comparison import MIN_STUDENT
 from autoxfer.guard.estimate import MIN_GROUPS
 from autoxfer.metrics import Metric
 
@@ -51,6 +50,7 @@ class Prospect:
 
     n: int  # guard examples
     metric: str
+    least: int  # guard examples below which real-valued losses are not tested
     relative: bool  # gains are shares of scratch's loss
     alpha: float
     level: float  # at which the best of the finalists is tested first
@@ -68,8 +68,8 @@ class Prospect:
         yield f"the smallest true gain that the guard {verb} four times in five, in {self._unit()},"
         yield "and how many guard examples some gains take:"
         yield from _aligned([self._head(), *map(self._row, self.cases)])
-        if self.relative and self.n < MIN_STUDENT and self.n_groups is None:
-            yield f"  with fewer than {MIN_STUDENT} guard examples {self.metric} is not tested, and nothing is accepted"
+        if self.relative and self.n < self.least and self.n_groups is None:
+            yield f"  with fewer than {self.least} guard examples {self.metric} is not tested, and nothing is accepted"
         if self.metric in (*SQUARED, *ABSOLUTE):
             yield "  (for Gaussian errors; with outliers it takes more)"
         elif not self.relative and self.metric != "accuracy":
@@ -131,7 +131,8 @@ def prospect(
         )
         for label, spread in _spreads(metric)
     )
-    return Prospect(n, metric.name, relative, alpha, level, margin, n_finalists, pooled, n_groups, sizes, gains, cases)
+    named = n, metric.name, metric.least, relative
+    return Prospect(*named, alpha, level, margin, n_finalists, pooled, n_groups, sizes, gains, cases)
 
 
 def too_small(

@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from autoxfer.guard import Finalist, decide, fallback, judge, paired, plan_detectable, weigh
+from autoxfer.guard.comparison import MIN_STUDENT
+from autoxfer.metrics import get_metric
 from autoxfer.records import Verdict
 
 Losses = NDArray[np.float64]
@@ -180,6 +182,15 @@ def test_the_t_test_is_refused_below_fifty_examples():
     verdict = judged_real(5.0, n=49)
     assert verdict.decision == "undecided"
     assert verdict.reason == "undecided: a paired t test needs at least 50 guard examples, and there are 49"
+
+
+def test_log_loss_asks_for_more_examples_than_other_losses():
+    baseline = np.random.default_rng(0).random(74)
+    for name, least in (("log_loss", 75), ("rmse", MIN_STUDENT)):
+        metric = get_metric(name, "classification" if name == "log_loss" else "regression")
+        assert metric.least == least
+        seen = weigh(baseline / 2, baseline, kind="real", margin=0.0, least=metric.least)
+        assert (seen.p_better == 1.0) == (least > 74)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -17,7 +17,7 @@ summary, amount   what was seen, and a gain, in the user's words
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -113,6 +113,7 @@ class RealValued(Estimate):
     candidate: NDArray[np.float64]  # (n,)
     baseline: NDArray[np.float64]  # (n,)
     allowance: NDArray[np.float64]  # (n,) what each example may lose; its mean is the margin
+    least: int = field(default=MIN_STUDENT, kw_only=True)  # examples below which the test is refused
     method: ClassVar[str] = "paired t"
 
     @property
@@ -173,8 +174,8 @@ class RealValued(Estimate):
 
     def obstacle(self, level: float) -> str:
         """Too few examples, and what else stands in the way."""
-        if self.finite and self.n < MIN_STUDENT:
-            return f"a paired t test needs at least {MIN_STUDENT} guard examples, and there are {self.n}"
+        if self.finite and self.n < self.least:
+            return f"a paired t test needs at least {self.least} guard examples, and there are {self.n}"
         return self.unusable()
 
     def unusable(self) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from autoxfer.guard.clustered import Clustered
-from autoxfer.guard.comparison import Comparison, RealValued, ZeroOne
+from autoxfer.guard.comparison import MIN_STUDENT, Comparison, RealValued, ZeroOne
 from autoxfer.guard.delong import DeLong
 from autoxfer.guard.exchange import Exchange
 from autoxfer.statistics import AUROC, Statistic
@@ -33,6 +33,7 @@ def weigh(
     kind: Kind,
     margin: float | Floats = 0.0,  # mean loss; for "real" also what each example may lose, (n_guard,)
     groups: NDArray[np.int64] | None = None,  # (n_guard,) examples of one number belong together
+    least: int = MIN_STUDENT,  # examples below which a t test is refused; see Metric.least
 ) -> Comparison:
     """Check paired losses and reduce them to what the tests need. Raises ValueError."""
     candidate, baseline = _pair(candidate_loss, baseline_loss)
@@ -41,7 +42,7 @@ def weigh(
         allowance = _allowance(margin, len(candidate))
         if groups is not None:
             return Clustered(candidate, baseline, allowance, groups)
-        return RealValued(candidate, baseline, allowance)
+        return RealValued(candidate, baseline, allowance, least=least)
     if kind != "zero_one":
         raise ValueError(f"kind must be 'zero_one' or 'real'; got {kind!r}")
     share = _share(margin, "zero-one losses")
