@@ -28,11 +28,15 @@ import wholes
 from populations import Coins, Errors, Pool, Population
 from procedure import ALPHA
 
+from autoxfer.metrics import get_metric
+
+TUNE = 100  # examples at most; by many more, few that are worse would compete
 MARGIN = 0.02  # points of accuracy, or a share of the baseline's loss
 FINALISTS = (1, 6, 20)
 N_TRIALS = 20  # of all studies together
 ZERO_ONE = (40, 100, 300, 1000, 5000)  # guard examples
 REAL = (50, 100, 300, 1000)
+LEAST = get_metric("log_loss", "classification").least
 GROUPS = (30, 100)
 IMPOSSIBLE = 30.0  # log loss of a truth that was given a probability of zero, or nearly so
 
@@ -102,7 +106,7 @@ class Case:
         n_candidates = self.population.n_candidates
         families = [n_candidates] if self.n_better else [k for k in FINALISTS if k <= n_candidates]
         for n in self.sizes:
-            tune = self.population.look(rng, n // 2, draws)
+            tune = self.population.look(rng, min(n // 2, TUNE), draws)
             seen = self.population.look(rng, n, draws, self.margin)
             values = tune.gain, seen.p_values()
             for k in families:
@@ -159,7 +163,7 @@ def _level(name: str, pool: Pool, rng: np.random.Generator, *, smoke: bool) -> I
         for chosen, about in ((~rash, ""), (rash, ", zeros")):
             if chosen.any():
                 part = Pool("real", level.baseline, level.candidates[chosen])
-                sizes = (100,) if smoke else REAL
+                sizes = (100,) if smoke else (LEAST, *REAL[1:]) if name.startswith("log_loss") else REAL
                 yield Case(f"{name}{about}, {what}", part, margin, sizes, limit=bool(about))
 
 

@@ -42,7 +42,9 @@ def false_acceptance(figure: Any, rows: list[Row]) -> None:
         axis.axhline(ALPHA, color="black", lw=1)
         for allowed in sorted({row.allowed for row in chosen if not row.limit}):
             axis.axhline(allowed, color="black", lw=1, ls=":")
-        axis.set(title=title, xscale="log", ylim=(0, max([0.1, *(1.1 * row.accepted for row in chosen)])))
+        axis.set(
+            title=title, xscale="log", xlim=(30, 7000), ylim=(0, max([0.1, *(1.1 * row.accepted for row in chosen)]))
+        )
         axis.set_xticks(TICKS, [str(n) for n in TICKS])
         axis.minorticks_off()
     for axis in axes[-1]:
