@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from autoxfer.trials import Bench, Price
 
 SHARE = 0.05  # of the time that a search is expected to take, which pricing may take
+GRACE = 3.0  # seconds that pricing the defaults may take in any case
+FEW = 1000  # steps; a search of fewer is over before it is forecast
 MOST = 8  # draws of each study
 CHANCE = 5  # trials of a study that none can stop
 DONE = 0.85  # share of its steps that a later one does
@@ -52,18 +54,20 @@ def forecast(
     """Predict what a run takes, from its beginning; None where pricing its defaults takes too much of it."""
     samples = [Sample(name, plan, setting, bench) for name, plan in setting.studies.items()]
     samples.sort(key=lambda sample: sample.is_solved)  # whose price is a whole trial's
+    if not least and sum(sample.n_trials * sample.n_steps for sample in samples) < FEW:
+        return None
     started = time.perf_counter()
     for n_draws in range(1 + MOST):
         for sample in samples:
-            spent = time.perf_counter() - started
-            if n_draws > least and spent > SHARE * _search_s(samples):
+            spent, affordable = time.perf_counter() - started, SHARE * _search_s(samples)
+            if n_draws > least and spent > affordable:
                 break
-            if not least and not sample.prices and not sample.is_worth(spent, _search_s(samples)):
+            if not n_draws and not least and spent > max(affordable, GRACE):
                 return None
             if not n_draws:
                 say(sample.name)
             sample.take(n_draws)
-    pricing = min(time.perf_counter() - started, SHARE * _search_s(samples))
+    pricing = min(time.perf_counter() - started, max(SHARE * _search_s(samples), GRACE))
     stages = {**before, "forecast": pricing, **_stages(setting, samples, logs=logs)}
     usage, later = meter.read(), LATER
     if logs and "mlflow" not in sys.modules:
@@ -127,13 +131,6 @@ class Sample:
     def n_steps(self) -> float:
         """Steps of a mean trial."""
         return mean(self.plan.space["steps"]) if "steps" in self.plan.space else 0.0
-
-    def is_worth(self, spent: float, search_s: float) -> bool:
-        """Whether pricing the defaults takes a small part of the search, as far as one can know without trying."""
-        n_priced = 4 * len(self.starts)  # steps; the checks between them and the building cost as much again
-        if not self.is_solved and 2 * n_priced > SHARE * self.n_trials * self.n_steps:
-            return False
-        return not search_s or spent <= SHARE * search_s
 
     def take(self, n: int) -> None:
         """Price the defaults (n = 0), or the ``n``-th draw."""

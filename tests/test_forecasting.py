@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -131,14 +133,19 @@ def test_the_time_limit_bounds_what_is_expected() -> None:
     assert found.studies["scratch"] == 3.0
 
 
-def test_pricing_takes_a_small_part_of_the_search_or_is_left() -> None:
+def test_pricing_takes_a_small_part_of_the_search_or_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert expect(setting(n_trials=1), least=0) is None  # known without trying
     assert expect(setting(n_trials=1), least=1) is not None  # but a plan always says something
     bench = Bench(slow=0.1)
     found = forecast(setting(10), bench, Meter(), {})  # type: ignore[arg-type]
     assert found is not None
     assert len(bench.priced) < 1 + forecasting.MOST
-    assert found.stages["forecast"] <= SHARE * found.studies["scratch"]
+    assert found.stages["forecast"] <= SHARE * found.studies["scratch"] + 0.2
+    monkeypatch.setattr(forecasting, "GRACE", 0.05)
+    two = setting(10)
+    two.studies["other"] = two.studies["scratch"]
+    monkeypatch.setattr(forecasting, "SHARE", 0.001)
+    assert forecast(two, Bench(slow=0.1), Meter(), {}) is None  # type: ignore[arg-type]
 
 
 def test_what_is_left_is_what_was_expected_until_trials_say_otherwise() -> None:
@@ -206,3 +213,14 @@ def test_a_plan_tells_the_whole_run() -> None:
     assert planned.seconds > sum(study.seconds for study in planned.studies) > 0
     assert any("whole run" in line and " GB" in line for line in planned.lines())
     assert json.loads(json.dumps(planned.as_dict(), default=str))["seconds"] == planned.seconds
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_predictions_answers_in_json() -> None:
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "examples/benchmarks/prediction.py", "--smoke", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["trials"] == 6
+    assert row["plan_s_off"] >= 1
+    assert row["plan_gb_off"] < 1.5

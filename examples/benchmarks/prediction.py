@@ -46,7 +46,8 @@ def main() -> None:
         rows.append(row(name, arguments))
         if not arguments.json:
             print(common.table(rows[-1:]), flush=True)
-    worst = {what: max(line[f"{what}_off"] for line in rows) for what in ("plan_s", "run_s", "plan_gb", "run_gb")}
+    kinds = ("plan_s", "run_s", "plan_gb", "run_gb")
+    worst = {what: max((line[f"{what}_off"] or 0.0 for line in rows), default=0.0) for what in kinds}
     common.finish(arguments, rows, worst=worst, clock=arguments.clock)
 
 
@@ -63,14 +64,13 @@ def row(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         file = folder / "run.json"
         file.write_text(json.dumps(settings))
         planned, found = (spawn(what, file, folder, arguments.clock) for what in ("plan", "run"))
-    used, said = found["used"], found["expected"] or planned["expected"]
+    used = found["used"]
     answers: dict[str, Any] = {"case": name, "studies": found["studies"], "trials": found["trials"]}
     for unit, key, scale in (("s", "seconds", 1.0), ("gb", "memory", 1e9)):
-        answers |= {f"plan_{unit}": planned["expected"][key] / scale, f"run_{unit}": said[key] / scale}
-        answers[f"took_{unit}"] = used[key] / scale
-        for what in ("plan", "run"):
-            ratio = answers[f"{what}_{unit}"] / answers[f"took_{unit}"]
-            answers[f"{what}_{unit}_off"] = max(ratio, 1 / ratio)
+        took = answers[f"took_{unit}"] = used[key] / scale
+        for what, said in (("plan", planned["expected"]), ("run", found["expected"])):
+            answers[f"{what}_{unit}"] = value = None if said is None else said[key] / scale
+            answers[f"{what}_{unit}_off"] = None if value is None else max(value / took, took / value)
     return answers
 
 
@@ -101,7 +101,6 @@ def child(what: str, file: str, runs: str, clock: str) -> None:
     forecast = record["forecast"] or {"expected": None, "used": vars(meter.read())}
     n_trials = sum(entry["n_trials"] for entry in record["entries"])
     forecast |= {"studies": len(record["entries"]), "trials": n_trials, "timings": record["timings"]}
-    print(json.dumps(forecast), file=sys.stderr)
     print(json.dumps(forecast))
 
 
