@@ -22,7 +22,7 @@ N_CANDIDATES = 6
 SETTINGS = (
     ("adult", "auroc", (100, 300, 1000)),
     ("adult", "f1_macro", (100, 300)),
-    ("trec", "balanced_accuracy", (100, 300)),
+    ("trec", "balanced_accuracy", (300,)),
     ("digits", "auroc", (100,)),
     ("digits", "f1_macro", (100,)),
 )
@@ -67,7 +67,7 @@ class Level:
 def of_all_examples(found: Predictions, margin: float, rng: np.random.Generator, draws: int) -> Iterator[Row]:
     """Judge real predictions by metrics of all examples together."""
     for pool, name, sizes in SETTINGS:
-        if pool == found.name:
+        if pool == found.name and not (margin and name == "f1_macro"):  # the slowest, and like the next
             level = levelled(found, get_metric(name, "classification"), margin, rng)
             for n in sizes:
                 gains = level.tuned(n // 2, rng, draws)
