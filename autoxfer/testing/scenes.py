@@ -17,7 +17,7 @@ from autoxfer.encoding import encode
 from autoxfer.features import Features, TrainTensors, resolve
 from autoxfer.metrics import get_metric
 from autoxfer.preparation import prepare
-from autoxfer.records import Modality, Recipe, Task
+from autoxfer.records import Floors, Modality, Recipe, Task
 from autoxfer.scoring import Target
 from autoxfer.source import Source
 from autoxfer.strategy import Candidate, Fitted, Input, Problem, Strategy
@@ -27,7 +27,7 @@ from autoxfer.training import GradientTrainer
 from autoxfer.trials import seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 CPU = torch.device("cpu")
 N_TRAIN, N_TUNE, STEPS, SEED = 40, 30, 12, 7
@@ -56,7 +56,7 @@ class Scene:
         """Give the problem as the strategy asks for it: without a source where it needs none."""
         return self.problem if strategy.needs_source else replace(self.problem, sources=())
 
-    def trainer(self, strategy: type[Strategy], floors: Sequence[tuple[float, float]] = ()) -> GradientTrainer:
+    def trainer(self, strategy: type[Strategy], floors: Floors = ()) -> GradientTrainer:
         """Make the trainer of a short trial."""
         recipe = replace(strategy.recipe or Recipe(), steps=STEPS, batch=16, augment="none")
         problem = self.problem_for(strategy)
