@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from autoxfer.boosting import Boosting
+from autoxfer.layout import ChannelsLast
 from autoxfer.linear import linear_path
 from autoxfer.records import Modality
 from autoxfer.strategy import Architecture, Candidate, Fitted, Input, Raw, TrainData, Trainer
@@ -68,6 +69,7 @@ class Compact:
             height, width = height // 2, width // 2
         side_h, side_w = min(height, 4), min(width, 4)
         layers += [nn.AdaptiveAvgPool2d((side_h, side_w)), nn.Flatten()]
+        layers.insert(0 if self.shape[0] > 1 else 1, ChannelsLast())  # a single channel has no order
         return nn.Sequential(*layers), channels * side_h * side_w
 
     def _vectors(self) -> tuple[nn.Sequential, int]:

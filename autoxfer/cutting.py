@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain as chained
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from autoxfer import tracing
 from autoxfer.errors import InputError
 from autoxfer.heads import Pool, close, split_head
+from autoxfer.layout import channels_last
 from autoxfer.opening import Named, open_module, repeated
 
 
@@ -32,6 +33,7 @@ class Chain:
     head: nn.Linear | None  # the network's own, on the features
     aliases: Mapping[str, str]  # outer module path -> tap
     origins: tuple[Mapping[str, str], ...]  # per segment: name of a tensor there -> its name in the network
+    channels_last: bool = False  # whether it takes maps in that layout
 
 
 def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = None, where: str = "source") -> Chain:
@@ -48,7 +50,9 @@ def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = Non
         try:
             parts = _settle(parts, inputs)
             if _agrees(parts, inputs, expected):
-                return _finish(parts, inputs[0], aliases, names, n_classes)
+                is_free = _takes_channels_last(parts, inputs, expected)
+                chain = _finish(parts, inputs[0], aliases, names, n_classes)
+                return replace(chain, channels_last=is_free)
         except Exception:
             if not opened:
                 raise
@@ -108,6 +112,15 @@ def _agrees(parts: Named, inputs: Sequence[Tensor], expected: Sequence[Tensor]) 
     sequence = nn.Sequential(*(module for _, module in parts))
     with torch.no_grad():
         return all(close(sequence(x), y) for x, y in zip(inputs, expected, strict=True))
+
+
+def _takes_channels_last(parts: Named, inputs: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether images may come with their channels last; a network that views its maps as vectors refuses them."""
+    laid_out = [channels_last(x) for x in inputs]
+    try:
+        return inputs[0].dim() == 4 and _agrees(parts, laid_out, expected)
+    except RuntimeError:
+        return False
 
 
 def _finish(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoxfer import activations
 from autoxfer.activations import Store
 from autoxfer.augmentation import augment
+from autoxfer.layout import ChannelsLast, channels_last
 from autoxfer.limits import Portion
 from autoxfer.strategy import Candidate, Input, Problem, Raw, Tap
 
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
     from autoxfer.preparation import Preparation
     from autoxfer.source import Source
 
-BATCH = 256  # examples at a time where nothing is trained
+BATCH = 256  # examples at a time where nothing is trained; on a CPU
+BATCH_CPU = 64  # is faster by a quarter: its caches hold the maps
 CACHE_BYTES = 2 << 30  # an input larger than this is mapped from disk, or computed batch by batch
 STORED_BYTES = 1 << 18  # an activation smaller than this is not worth a file
+
+
+def at_once(device: torch.device) -> int:
+    """Say how many examples are computed at a time where nothing is trained."""
+    return BATCH_CPU if device.type == "cpu" else BATCH
 
 
 def resolve(name: Input, problem: Problem) -> Input:
@@ -45,7 +52,7 @@ class Reader(nn.Module):
         self.names = names = sorted({str(tap.source) for tap in taps})
         self.taps = [sorted({tap.name for tap in taps if tap.source == name}) for name in names]
         self.standardise = preparation.standardise if Raw() in self.inputs else nn.Identity()
-        self.preprocess = nn.ModuleList(preparation.adapt(sources[name]) for name in names)
+        self.preprocess = nn.ModuleList(_prepared(sources[name], preparation) for name in names)
         self.extract = nn.ModuleList(
             sources[name].extract(wanted) if wanted != ["input"] else nn.Identity()
             for name, wanted in zip(names, self.taps, strict=True)
@@ -67,6 +74,12 @@ class Reader(nn.Module):
             activations = (prepared,) if taps == ["input"] else extract(prepared)
             found.update({Tap(tap, source): value for tap, value in zip(taps, activations, strict=True)})
         return tuple(found[name] for name in self.inputs)
+
+
+def _prepared(source: Source, preparation: Preparation) -> nn.Module:
+    """Make what turns natural examples into a source's input, laid out as it computes fastest."""
+    adapt = preparation.adapt(source)
+    return nn.Sequential(adapt, ChannelsLast()) if source.channels_last else adapt
 
 
 @final
@@ -112,7 +125,7 @@ class Features:
         self._readers: dict[tuple[Input, ...], Reader] = {}
         self._live: set[tuple[Input, str]] = set()  # too large to be kept anywhere
         self._prints: dict[str, str] = {}  # of each split's examples
-        self._portion = Portion(BATCH)
+        self._portion = Portion(at_once(device))
 
     def whole(self, name: Input, split: str) -> Tensor:
         """Compute one input for a whole split, (n, ...) on the device, once; the name must be resolved."""
@@ -141,7 +154,8 @@ class Features:
         """Fetch the tensors of ``inputs`` for some rows: from what is kept, or live under augmentation."""
         if kind == "none" and all(self._keeps(name, split) for name in inputs):
             kept = (self._kept(name, split) for name in inputs)
-            return tuple(whole[rows.to(whole.device)].to(self.device) for whole in kept)
+            found = (whole[rows.to(whole.device)].to(self.device) for whole in kept)
+            return tuple(self._laid_out(name, tensor) for name, tensor in zip(inputs, found, strict=True))
         with torch.no_grad():
             natural = augment(self._unpack(self._stored[split][rows]), kind, generator)
             return self._read(self.reader(inputs), natural)
@@ -158,6 +172,11 @@ class Features:
         reader = Reader(inputs, self.preparation, self.sources)
         composed = Composed(self.preparation.unpack, reader, candidate.module, center, spread)
         return composed.to(self.device).eval()
+
+    def _laid_out(self, name: Input, tensor: Tensor) -> Tensor:
+        """Lay out an activation as the network that goes on with it computes fastest."""
+        takes = isinstance(name, Tap) and self.sources[str(name.source)].channels_last
+        return channels_last(tensor) if takes else tensor
 
     def _keeps(self, name: Input, split: str) -> bool:
         """Whether an input of a split is kept, in memory or on disk."""
@@ -203,7 +222,8 @@ class Features:
             self._prints[split] = activations.content(self._stored[split])
         source = self.sources[str(name.source)]
         before = activations.module_content(nn.ModuleList([self._unpack, self.preparation.adapt(source)]))
-        return activations.key(source.fingerprint, name.name, before, self._prints[split], self.device.type)
+        layout = source.channels_last
+        return activations.key(source.fingerprint, name.name, before, self._prints[split], self.device.type, layout)
 
     @torch.no_grad()
     def _sample(self, name: Input, split: str) -> Tensor:
@@ -223,7 +243,8 @@ class Features:
             rest = self.sources[str(earlier.source)].extract([tap], earlier.name).to(self.device)
 
         def compute(part: Tensor) -> Tensor:
-            values: tuple[Tensor, ...] = rest(part) if earlier is not None else reader(self._unpack(part))
+            values: tuple[Tensor, ...]
+            values = reader(self._unpack(part)) if earlier is None else rest(self._laid_out(earlier, part))
             return values[0]
 
         for rows in torch.split(begin, BATCH):

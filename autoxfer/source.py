@@ -78,6 +78,7 @@ class Source:
         self.mean, self.std, self.reverse, self.columns = tuple(mean), tuple(std), reverse, tuple(columns)
         self.head, self.classes = chain.head, tuple(classes) if chain.head is not None else ()
         self.card, self.tokenizer = dict(card), tokenizer
+        self.channels_last = chain.channels_last  # whether it takes maps in that layout
         self._chain, self._factory = chain, factory
         sizes = [sum(p.numel() for p in segment.parameters()) for segment in chain.segments]
         self.n_parameters, self.n_features = sum(sizes), chain.shapes[-1][0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoxfer.errors import Unsupported
-from autoxfer.features import BATCH, Features, resolve
+from autoxfer.features import Features, at_once, resolve
 from autoxfer.limits import Portion
 from autoxfer.optimising import Optimiser, group_of
 from autoxfer.records import Bars, Floors, Recipe, Score, derive_seed
@@ -53,7 +53,7 @@ class GradientTrainer:
         self._floors, self._bars = floors, bars
         self._deadline = deadline
         self._at_once = Portion(min(recipe.batch, len(labels)))
-        self._scored_at_once = Portion(BATCH)
+        self._scored_at_once = Portion(at_once(features.device))
         self.pruned = False
         self.clock = Clock()
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoxfer.features import BATCH, Composed, Features, TrainTensors, resolve
+from autoxfer.features import Composed, Features, TrainTensors, at_once, resolve
 from autoxfer.limits import Portion, limited
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
@@ -203,7 +203,7 @@ class Bench:
         target = dataclasses.replace(self._targets[split], center=0.0, spread=1.0)
         stored = self._features.stored(split)
         with torch.no_grad():
-            outputs = Portion(BATCH).attempt(
+            outputs = Portion(at_once(stored.device)).attempt(
                 lambda size: torch.cat([composed(part).float() for part in torch.split(stored, size)])
             )
         return probabilities(outputs, target)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     "errors records metering",
-    "tracing opening heads cutting preprocessing limits tokens activations",  # plain torch: what a source is made of
+    "tracing opening heads cutting preprocessing limits tokens activations layout",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets augmentation",
     "guard prospects diagnostics grouping splitting partitioning encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
