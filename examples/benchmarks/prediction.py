@@ -131,7 +131,7 @@ def photographs(data: Path, folder: Path) -> dict[str, Any]:
     """Take a published ResNet-20 and 200 photographs of 32 x 32."""
     settings: dict[str, Any] = script("pairs").configure("resnet20-cifar10_jpeg", data.resolve(), folder, 6, 0)
     settings["strategies"] = [
-        {"scratch": {"architecture": ["compact", "compact_wide", "boosting"]}},
+        {"scratch": {"architecture": ["compact", "compact_wide"]}},
         "linear_probe",
         "partial_transfer",
     ]
