@@ -99,6 +99,18 @@ def test_a_study_is_expected_to_take_what_a_search_of_random_draws_takes() -> No
     assert found.studies["scratch"] == pytest.approx(np.mean(searches), rel=0.15)
 
 
+def test_the_late_trials_of_a_study_are_expected_to_be_stopped() -> None:
+    bench = Bench()
+    found = forecast(setting(), bench, Meter(), {}, least=3)  # type: ignore[arg-type]
+    assert found is not None
+    mean_steps = 250 / np.log(6)
+    whole, late = (
+        np.mean([trial_s({**params, "steps": mean_steps}, share) for params in bench.priced]) for share in (1.0, DONE)
+    )
+    expected = trial_s(START) + (CHANCE - 1) * whole + (40 - CHANCE) * late
+    assert found.studies["scratch"] == pytest.approx(expected)
+
+
 def test_no_choice_is_drawn_more_often_than_another() -> None:
     bench = Bench()
     forecast(setting(), bench, Meter(), {}, least=6)  # type: ignore[arg-type]
