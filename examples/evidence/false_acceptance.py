@@ -26,11 +26,10 @@ import procedure
 import reporting
 import wholes
 from populations import Coins, Errors, Pool, Population
-from procedure import ALPHA
+from procedure import ALPHA, TUNE
 
 from autoxfer.metrics import get_metric
 
-TUNE = 100  # examples at most; by many more, few that are worse would compete
 MARGIN = 0.02  # points of accuracy, or a share of the baseline's loss
 FINALISTS = (1, 6, 20)
 N_TRIALS = 20  # of all studies together

@@ -73,7 +73,7 @@ def power(figure: Any, singles: list[Single], families: list[Run]) -> None:
     curves.set(title="one finalist: simulated (dots), theory (lines)", xscale="log", xlabel="guard examples")
     curves.set(ylabel="share accepted", xticks=TICKS, xticklabels=[str(n) for n in TICKS])
     curves.minorticks_off()
-    curves.legend(fontsize=7, loc="upper left", framealpha=0.8)
+    curves.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
     theory.plot([0, 1], [0, 1], c="black", lw=1)
     for real, label in ((False, "made up"), (True, "real losses")):
         shown = [one for one in singles if one.name.startswith("made up") != real]

@@ -22,6 +22,7 @@ from autoxfer.guard.comparison import MIN_STUDENT, SKEWED
 Floats = NDArray[np.float64]
 Kind = Literal["zero_one", "real"]
 ALPHA = 0.05  # of every setting
+TUNE = 100  # examples at most to tune on; by many more, few that are worse would compete
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from populations import counts
-from procedure import ALPHA, Floats, judge
+from procedure import ALPHA, TUNE, Floats, judge
 
 from autoxfer import guard
 from autoxfer.guard.estimate import Estimate
@@ -70,7 +70,7 @@ def of_all_examples(found: Predictions, margin: float, rng: np.random.Generator,
         if pool == found.name and not (margin and name == "f1_macro"):  # the slowest, and like the next
             level = levelled(found, get_metric(name, "classification"), margin, rng)
             for n in sizes:
-                gains = level.tuned(n // 2, rng, draws)
+                gains = level.tuned(min(n // 2, TUNE), rng, draws)
                 rows = rng.integers(len(level.labels), size=(draws, n))
                 p_values = np.array([level.p_values(*one) for one in zip(rows, gains, strict=True)])
                 for k in (1, N_CANDIDATES):
