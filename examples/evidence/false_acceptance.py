@@ -145,9 +145,10 @@ def from_pools(data: Path | None, rng: np.random.Generator, draws: int) -> Itera
         for metric in ("accuracy", "log_loss") if found.task == "classification" else ("rmse", "mae"):
             for case in _level(f"{metric}, {found.name}", found.pool(metric), rng, smoke=data is None):
                 yield from case.rows(rng, draws)
+        n_slow = draws if data else draws // 5
         for margin, what in ((0.0, "zero gain"), (MARGIN, "harm"))[: 2 if data else 1]:
-            for name, n, k, share in wholes.of_all_examples(found, margin, rng, draws):
-                yield Row(f"{name}, {what}", n, k, share, draws, margin, approximate=True)
+            for name, n, k, share in wholes.of_all_examples(found, margin, rng, n_slow):
+                yield Row(f"{name}, {what}", n, k, share, n_slow, margin, approximate=True)
 
 
 def _level(name: str, pool: Pool, rng: np.random.Generator, *, smoke: bool) -> Iterator[Case]:

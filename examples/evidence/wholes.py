@@ -23,7 +23,6 @@ SETTINGS = (
     ("adult", "auroc", (100, 300, 1000)),
     ("adult", "f1_macro", (100, 300)),
     ("trec", "balanced_accuracy", (300,)),
-    ("digits", "auroc", (100,)),
     ("digits", "f1_macro", (100,)),
 )
 Row = tuple[str, int, int, float]  # name, guard examples, finalists, share accepted
