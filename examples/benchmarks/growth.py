@@ -40,7 +40,7 @@ POINTS = {
         "sources": (1, 2, 4, 8),
         "classes": (2, 5, 10, 20, 50),
     },
-    "short": {"examples": (1000, 4000, 16000), "trials": (5, 15, 45), "sources": (1, 2, 4), "classes": (2, 10, 50)},
+    "short": {"examples": (1000, 4000, 16000), "trials": (5, 20, 80), "sources": (1, 2, 4), "classes": (2, 10, 50)},
     "smoke": {"trials": (2, 4)},
 }
 MOST_PER_TRIAL = 0.1  # MB: a thousand trials may leave a hundred behind
