@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
         Normalise as Normalise,
         OnTokens as OnTokens,
         Pool as Pool,
+        fit_head as fit_head,
         start_head as start_head,
         with_head as with_head,
     )
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
     from autoxfer.errors import AutoxferError as AutoxferError, InputError as InputError, Unsupported as Unsupported
     from autoxfer.hooks import hookimpl as hookimpl
     from autoxfer.linear import (
-        fit_head as fit_head,
         linear_path as linear_path,
         ridge_path as ridge_path,
         softmax_path as softmax_path,
@@ -75,7 +75,7 @@ _HOMES = {
     "Pool": "building",
     "start_head": "building",
     "with_head": "building",
-    "fit_head": "linear",
+    "fit_head": "building",
     "linear_path": "linear",
     "ridge_path": "linear",
     "softmax_path": "linear",

@@ -8,19 +8,21 @@ from typing import final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.weak import WeakIdKeyDictionary
 
+from autoxfer import linear
+from autoxfer.activations import content
 from autoxfer.heads import OnTokens, Pool
-from autoxfer.linear import fit_head, principal_axes
+from autoxfer.linear import principal_axes
 from autoxfer.strategy import Candidate, Tap, TrainData
 
-__all__ = ["Normalise", "OnTokens", "Pool", "start_head", "with_head"]
+__all__ = ["Normalise", "OnTokens", "Pool", "fit_head", "start_head", "with_head"]
 
 NORMALISATIONS = ("none", "standardise", "l2")
 MIN_SPREAD = 0.01  # of the largest spread; a feature is never scaled up beyond it
 
 
-_HEADS = WeakIdKeyDictionary()  # features -> (labels, weight, bias); forgotten with the features
+MOST_HEADS = 64
+_HEADS: dict[str, tuple[Tensor, Tensor]] = {}  # what was fitted -> weight, bias; the oldest first
 
 
 def with_head(body: nn.Module, n_features: int, n_outputs: int, *, dropout: float = 0.0) -> nn.Sequential:
@@ -36,18 +38,24 @@ def start_head(candidate: Candidate, data: TrainData) -> None:
     """
     head = candidate.module.get_submodule("head")
     assert isinstance(head, nn.Linear)
-    weight, bias = _fitted_once(data[Tap("last")], data.labels, head.out_features)
+    weight, bias = fit_head(data[Tap("last")], data.labels, head.out_features)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
 
 
-def _fitted_once(features: Tensor, labels: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
-    """Fit a head; the trials of a run share their features, so that one fit serves them all."""
-    known = _HEADS.get(features)  # type: ignore[no-untyped-call]
-    if known is None or known[0] is not labels or len(known[1]) != n_outputs:
-        _HEADS[features] = known = (labels, *fit_head(features, labels, n_outputs))
-    return known[1], known[2]
+def fit_head(features: Tensor, labels: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
+    """Fit a linear head on the train split's features: weight (n_outputs, p), bias (n_outputs,).
+
+    As ``linear.fit_head``, once for the same numbers: most trials of a run ask for one that another has asked for.
+    """
+    key = f"{content(features, labels)} {n_outputs} {features.device}"
+    if key not in _HEADS:
+        while len(_HEADS) >= MOST_HEADS:
+            del _HEADS[next(iter(_HEADS))]
+        _HEADS[key] = linear.fit_head(features, labels, n_outputs)
+    weight, bias = _HEADS[key]
+    return weight.clone(), bias.clone()
 
 
 @final

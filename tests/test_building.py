@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoxfer import building
+from autoxfer import building, linear
 from autoxfer.building import Normalise, Pool
 from autoxfer.features import TrainTensors
 from autoxfer.strategy import Candidate, Tap
@@ -67,8 +67,8 @@ def test_a_feature_that_hardly_varied_does_not_blow_up_when_it_does() -> None:
 
 def test_a_head_is_fitted_once_for_the_same_examples_and_again_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    fit = building.fit_head
-    monkeypatch.setattr(building, "fit_head", lambda *a: calls.append(1) or fit(*a))
+    fit = linear.fit_head
+    monkeypatch.setattr(linear, "fit_head", lambda *a: calls.append(1) or fit(*a))
     tiny = scene("image", "classification")
     data = TrainTensors(tiny.features, tiny.problem, tiny.labels)
     heads = []
@@ -82,3 +82,20 @@ def test_a_head_is_fitted_once_for_the_same_examples_and_again_for_others(monkey
     building.start_head(Candidate(module, (Tap("last"),)), other)
     assert len(calls) >= 1
     assert not torch.equal(heads[0], module.get_submodule("head").weight)  # type: ignore[arg-type]
+
+
+def test_what_a_fitted_head_is_used_for_does_not_change_the_next_one() -> None:
+    features, labels = torch.randn(40, 3), torch.arange(40) % 2
+    weight, _ = building.fit_head(features, labels, 2)
+    kept = weight.clone()
+    weight.zero_()
+    assert torch.equal(building.fit_head(features, labels, 2)[0], kept)
+    assert torch.equal(kept, linear.fit_head(features, labels, 2)[0])
+
+
+def test_only_so_many_heads_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_HEADS", {})
+    monkeypatch.setattr(building, "MOST_HEADS", 2)
+    for n in (10, 11, 12):
+        building.fit_head(torch.randn(n, 2), torch.randn(n, 1), 1)
+    assert len(building._HEADS) == 2

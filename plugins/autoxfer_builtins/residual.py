@@ -59,13 +59,14 @@ class Integrated(nn.Module):
             self.source_head.weight.copy_(joint.weight[:, width:])
             self.head.bias.copy_(joint.bias)
 
-    def features(self, *features: Tensor) -> Tensor:
-        """Make the sources' features comparable and join them: (batch, p)."""
-        return torch.cat([part(f) for part, f in zip(self.normalise, features, strict=True)], 1) * self.scale
+    def joined(self, *features: Tensor) -> Tensor:
+        """Make the sources' features comparable and join them: (batch, p), before they are scaled."""
+        return torch.cat([part(f) for part, f in zip(self.normalise, features, strict=True)], 1)
 
     def parts(self, example: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
         """Give v' f and w' h + b, (batch, n_outputs) each."""
-        return self.source_head(self.dropout(self.features(*features))), self.head(self.body(example).relu())
+        joined = self.joined(*features) * self.scale
+        return self.source_head(self.dropout(joined)), self.head(self.body(example).relu())
 
     def forward(self, example: Tensor, *features: Tensor) -> Tensor:
         """(batch, ...), one (batch, n_features) per source -> (batch, n_outputs)."""
@@ -121,8 +122,9 @@ class Residual(Strategy):
             part.fit(f)
         with torch.no_grad():
             if self.head_first:
-                weight, bias = fit_head(module.features(*features), data.labels, module.head.out_features)
-                module.source_head.weight.copy_(weight)
+                # Unscaled, the features are those of other trials too; as they grow, the solution shrinks.
+                weight, bias = fit_head(module.joined(*features), data.labels, module.head.out_features)
+                module.source_head.weight.copy_(weight / module.scale)
                 module.head.bias.copy_(bias)
                 module.head.weight.zero_()
         fitted = trainer.run(candidate)
