@@ -70,7 +70,9 @@ def configure(arguments: Namespace) -> dict[str, Any]:
     if arguments.smoke or arguments.digits:
         digits = EXAMPLES / "digits"
         splits = (
-            {"train": 60, "tune": 40, "guard": 300} if arguments.smoke else {"train": 400, "tune": 200, "guard": 300}
+            {"train": 60, "tune": 40, "guard": 300, "test": 297}
+            if arguments.smoke
+            else {"train": 400, "tune": 200, "guard": 300}
         )
         data, model, weights = digits / "digits.npz", digits / "nets.py:SmallCNN", digits / "digits_source.safetensors"
     else:

@@ -15,7 +15,7 @@ to its result, reading, diagnostics, guard, export and logging to MLflow include
 - images_per_s: through training steps, all trials together; bare_images_per_s: through the bare loop's.
 
 The command fails where the share is below 80 % or the overhead above 10 %. ``--smoke`` takes autoxfer's example of
-digits, whose trials are too short for either.
+digits, with three strategies, whose trials are too short for either.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def configure(arguments: Namespace, n_trials: int) -> dict[str, Any]:
     config = strategies.configure(arguments)
     if arguments.short:
         config["task"]["splits"] |= {"train": 100, "tune": 100}
-    elif not arguments.smoke:
+    elif arguments.smoke:
+        config["strategies"] = [{"scratch": {"steps": 12}}, "linear_probe", {"residual": {"steps": 12}}]
+    else:
         config["task"]["splits"] |= {"train": 300, "tune": 200}
     return {**config, "budget": {"trials": n_trials}}
 
