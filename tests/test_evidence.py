@@ -64,17 +64,23 @@ def test_draws_are_decided_as_the_guard_decides(populations, procedure, setting,
     metric = get_metric("accuracy" if kind == "zero_one" else "log_loss", "classification")
     tune, tuned = pool.look(rng, 60, n_draws), rng.picked % 500
     seen, guarded = pool.look(rng, n, n_draws, margin), rng.picked % 500
-    accepted = procedure.judge(tune.gain, seen.p_values())
+    accepted = procedure.judge(tune.gain, seen.p_values(), tune.error)
     assert accepted.any() or n == 40
     assert not accepted.all()
     for draw in range(n_draws):
-        own, ours = baseline[guarded[draw]], -baseline[tuned[draw]].mean()
+        own = baseline[guarded[draw]]
+        scratch = entry("scratch", baseline[tuned[draw]], 1)
         scores = -candidates[:, tuned[draw]].mean(axis=1)
         tolerance = metric.tolerance(margin, own)
         seen_by_it = [guard.weigh(loss[guarded[draw]], own, kind=kind, margin=tolerance) for loss in candidates]
         verdicts = guard.judge(
             [
-                guard.Finalist(str(k), one, competes=bool(scores[k] > ours + 1e-12), tune_rank=round(scores[k], 12))
+                guard.Finalist(
+                    str(k),
+                    one,
+                    competes=finalists.competes(entry(str(k), candidates[k, tuned[draw]], 1), scratch),
+                    tune_rank=round(scores[k], 12),
+                )
                 for k, one in enumerate(seen_by_it)
             ]
         )

@@ -107,7 +107,7 @@ class Case:
         for n in self.sizes:
             tune = self.population.look(rng, min(n // 2, TUNE), draws)
             seen = self.population.look(rng, n, draws, self.margin)
-            values = tune.gain, seen.p_values()
+            values = tune.gain, seen.p_values(), tune.error
             for k in families:
                 best = procedure.search(tune, k)
                 accepted = procedure.judge(*(np.take_along_axis(one, best, 1) for one in values))

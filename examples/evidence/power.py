@@ -6,7 +6,7 @@ Part one: one finalist, made-up losses and real ones; the share accepted must li
 errors of the power that ``autoxfer.guard`` computes (and plans with). Part two: whole runs with six finalists, chosen
 and ordered on a tune split, judged on a guard split, the winner chosen as the product chooses; on the same draws
 
-    guard        what autoxfer does: weighted fallback over the finalists that tuned above the baseline
+    guard        what autoxfer does: weighted fallback over the finalists that tuned above the baseline or near it
     top alone    the guard's test, for the finalist that tuned best and for no other
     point        that finalist, if it makes fewer mistakes on the guard split
     unpaired     that finalist, if a test of two independent shares rejects on the guard split
@@ -177,7 +177,7 @@ def whole(name: str, population: Coins, sizes: tuple[int, int], rng: np.random.G
     """Run the procedure and the naive ways on the same draws of a tune and a guard split."""
     gains, worth = population.gains, np.array([*population.gains, 0.0])  # the last one is scratch, column -1
     tuned, seen = (population.look(rng, size, draws) for size in sizes)
-    accepted = procedure.judge(tuned.gain, seen.p_values())
+    accepted = procedure.judge(tuned.gain, seen.p_values(), tuned.error)
     top = tuned.gain.argmax(axis=1)
     competes = tuned.gain.max(axis=1) > 0
     unpaired = _unpaired(seen)

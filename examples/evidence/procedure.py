@@ -40,6 +40,15 @@ class Seen:
         """Mean gain over the baseline."""
         return (self.sums[0] - self.sums[1] if self.kind == "zero_one" else self.sums[0]) / self.n
 
+    @property
+    def error(self) -> Floats:
+        """Standard error of the gain."""
+        if self.kind == "zero_one":
+            spread = sum(self.sums) / self.n - self.gain**2
+        else:
+            spread = self._moments()[1]
+        return np.sqrt(np.maximum(spread, 0.0) / (self.n - 1))
+
     def of(self, columns: NDArray[np.int64]) -> Seen:
         """Keep these candidates (draws, k) of each draw."""
         sums = tuple(np.take_along_axis(one, columns, 1) for one in self.sums)
@@ -74,10 +83,15 @@ def search(tune: Seen, n_studies: int) -> NDArray[np.int64]:
     return np.stack([trials[tune.gain[:, trials].argmax(axis=1)] for trials in studies], axis=1)
 
 
-def judge(tune_gain: Floats, p_values: Floats, alpha: float = ALPHA) -> NDArray[np.bool_]:
-    """Tell which finalists (draws, k) are accepted: the weighted fallback over those that tuned above the baseline."""
+def judge(
+    tune_gain: Floats, p_values: Floats, tune_error: Floats | float = 0.0, alpha: float = ALPHA
+) -> NDArray[np.bool_]:
+    """Tell which finalists (draws, k) are accepted: the weighted fallback over those that compete.
+
+    These are the ones that tuned above the baseline or, as ``finalists.competes`` has it, at most an error below it.
+    """
     accepted = np.zeros(p_values.shape, bool)
-    competes = tune_gain > 0
+    competes = (tune_gain > 0) | (tune_gain >= -tune_error - 1e-12)
     for draw in np.flatnonzero(((p_values <= alpha) & competes).any(axis=1)):
         order = [k for k in np.argsort(-tune_gain[draw], kind="stable") if competes[draw, k]]
         accepted[draw, order] = guard.fallback(p_values[draw, order].tolist(), alpha)[1]

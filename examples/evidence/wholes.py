@@ -53,7 +53,7 @@ class Level:
         """Test those that compete on these examples: (candidates,)."""
         assert self.metric.statistic is not None
         p_values = np.ones(len(self.candidates))
-        for k in np.flatnonzero(gains > 0):
+        for k in np.flatnonzero(gains >= 0):
             pair, labels = (self.candidates[k][rows], self.baseline[rows]), self.labels[rows]
             if self.metric.kind == "auroc":
                 seen = guard.weigh_auroc(*pair, labels, margin=self.margin)
