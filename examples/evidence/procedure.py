@@ -43,10 +43,7 @@ class Seen:
     @property
     def error(self) -> Floats:
         """Standard error of the gain."""
-        if self.kind == "zero_one":
-            spread = sum(self.sums) / self.n - self.gain**2
-        else:
-            spread = self._moments()[1]
+        spread = sum(self.sums) / self.n - self.gain**2 if self.kind == "zero_one" else self._moments()[1]
         return np.sqrt(np.maximum(spread, 0.0) / (self.n - 1))
 
     def of(self, columns: NDArray[np.int64]) -> Seen:
