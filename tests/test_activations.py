@@ -104,6 +104,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_writers_that_are_killed_leave_a_whole_entry_or_none(store: Store) -> None:
     for pause in (0.0, 0.02, 0.05):
         writers = [
