@@ -128,6 +128,10 @@ class Rival:
         target = self.setting.targets["tune"]
         return measure(probabilities(outputs.float(), target), target)
 
+    def run(self, candidate: Candidate) -> Fitted:
+        """Train by gradient."""
+        raise NotImplementedError
+
     def score(self, candidate: Candidate) -> Score:
         """Score a candidate on the tune split."""
         return self.measured(self.outputs(candidate.module, self.tune_batches(self.inputs(candidate))))
@@ -202,8 +206,8 @@ class Naive(Rival):
             for parameter, anchor, start in anchored:
                 loss = loss + anchor / 2 * (parameter - start).square().sum()
             optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], MAX_NORM)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], MAX_NORM)
             optimiser.step()
             decay.step()
             with torch.no_grad():
