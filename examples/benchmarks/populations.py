@@ -12,7 +12,7 @@ Three questions, each answered in one run, in alternating order, in CPU seconds 
 - asking, with ``--seeds``: the same studies asked one by one and in generations, all trials trained alone: the mean
   difference in the best tune score (``rank``, higher is better) with its standard error, and the steps that it takes.
 
-Nothing is decided here: what came of it, and why autoxfer trains its trials one by one, stands in NOTES.md.
+What came of it on a CPU, and why autoxfer trains its trials one by one, stands in NOTES.md.
 """
 
 from __future__ import annotations
