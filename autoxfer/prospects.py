@@ -73,7 +73,7 @@ class Prospect:
         if self.metric in (*SQUARED, *ABSOLUTE):
             yield "  (for Gaussian errors; with outliers it takes more)"
         elif not self.relative and self.metric != "accuracy":
-            yield f"  (reckoned for accuracy; {self.metric} takes more where the classes are unequal)"
+            yield f"  (reckoned for accuracy: {self.metric} may take several times more, or fewer, examples)"
         if self.n_finalists > 1 and self.pooled:
             yield f"  (at level {self.level:.2g}: alpha shared among {self.n_finalists} transfers, tested together)"
         elif self.n_finalists > 1:
@@ -100,7 +100,8 @@ class Prospect:
         return ["with a guard of", *now, *prices]
 
     def _row(self, case: Case) -> list[str]:
-        return [case.label, *map(self._gain, case.found), *(f"{_rounded(n):,}" for n in case.needed)]
+        prices = (f"{_rounded(n):,}" if math.isfinite(n) else "-" for n in case.needed)
+        return [case.label, *map(self._gain, case.found), *prices]
 
     def _gain(self, gain: float) -> str:
         if not gain <= 1:
@@ -127,7 +128,7 @@ def prospect(
         Case(
             label,
             tuple(_found(size, spread, margin, level, relative=relative) for size in sizes),
-            tuple(_needed(gain, spread, margin, level, relative=relative) for gain in gains),
+            tuple(_price(gain, spread, margin, level, metric) for gain in gains),
         )
         for label, spread in _spreads(metric)
     )
@@ -150,7 +151,7 @@ def too_small(
     level, much = _first_level(n_finalists, alpha, pooled=pooled), HALF if relative else MUCH
     if _found(n, spread, margin, level, relative=relative) <= much:
         return ""
-    enough = _rounded(_needed(much, spread, margin, level, relative=relative))
+    enough = _rounded(max(_needed(much, spread, margin, level, relative=relative), metric.least if relative else 0))
     while _found(enough, spread, margin, level, relative=relative) > much:  # the power of an exact test has teeth
         enough += 1
     in_all = f", with these splits some {_rounded(n_all * enough / n):,} labelled examples in all" if n_all else ""
@@ -197,6 +198,15 @@ def _found(n: int, spread: float, margin: float, level: float, *, relative: bool
     if relative:
         return guard.plan_detectable(n, kind="real", sd=spread, margin=margin, alpha=level)
     return guard.plan_detectable(n, kind="zero_one", discordance=spread, margin=margin, alpha=level)
+
+
+def _price(gain: float, spread: float, margin: float, level: float, metric: Metric) -> float:
+    """Count the guard examples that find this gain, as many as a test needs at all; infinite where it cannot be."""
+    relative = metric.kind == "real"
+    if not relative and gain > spread + 1e-9:
+        return math.inf  # two models that differ on 5% of the examples cannot be 10 points apart
+    needed = _needed(gain, spread, margin, level, relative=relative)
+    return max(needed, float(metric.least)) if relative else needed
 
 
 def _needed(gain: float, spread: float, margin: float, level: float, *, relative: bool) -> float:

@@ -181,11 +181,13 @@ FACTS = {
 
 def test_a_sources_diagnostics_are_put_into_words_that_claim_nothing() -> None:
     text = source_words(FACTS, TASK)
-    probe = "A cross-validated linear probe of its last features reaches accuracy 0.820, a constant guess 0.100."
+    probe = (
+        "A linear probe of its last features, cross-validated on train, reaches accuracy 0.820, a constant guess 0.100."
+    )
     assert text.startswith(probe)
     assert "50 train examples for 64 features are 0.78 per feature: few." in text
     assert "explain 71% of the labels' uncertainty" in text
-    assert "a loss 0.300 higher than scratch's was predicted" in text
+    assert "a squared error higher by 30% of the labels' variance than" in text
     assert "LEEP" not in text
     assert "without any training" not in text
     assert text.endswith("The features are collapsed.")

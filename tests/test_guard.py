@@ -345,3 +345,10 @@ def test_a_plan_needs_more_examples_for_smaller_gains_and_noisier_pairs():
     assert plan_detectable(300, kind="zero_one") == pytest.approx(0.05, abs=0.003)
     assert plan_detectable(300, kind="real", sd=2.0) == pytest.approx(2 * plan_detectable(300, kind="real"))
     assert plan_detectable(49, kind="real") == math.inf
+
+
+def test_the_interval_of_what_was_not_tested_is_as_wide_as_the_data_make_it():
+    bad, baseline = zero_one(32, 62, 800)
+    (verdict,) = judge([finalist("a", bad, baseline)], untested="undecided: the baseline is under-tuned")
+    assert verdict.decision == "untested"
+    assert verdict.ci_high == pytest.approx(-0.0175, abs=0.002)

@@ -75,10 +75,13 @@ def test_what_a_gain_takes_finds_that_gain(metric, margin):
     for case, spread in zip(planned.cases, SPREAD[metric], strict=True):
         assert list(case.found) == sorted(case.found, reverse=True)
         for gain, needed in zip(planned.gains, case.needed, strict=True):
+            if math.isinf(needed):
+                assert gain > spread  # models that differ on 5% of the examples are not 10 points apart
+                continue
             like = {"kind": "real", "sd": spread} if planned.relative else {"kind": "zero_one", "discordance": spread}
             found = plan_detectable(round(needed), **like, margin=margin, alpha=planned.level)
             assert found <= gain * 1.02
-            assert found >= gain * 0.85 or (planned.relative and needed == 50)
+            assert found >= gain * 0.85 or (planned.relative and needed == planned.least)
 
 
 def test_a_guard_of_400_is_told_as_a_table():

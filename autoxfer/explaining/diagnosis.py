@@ -115,7 +115,8 @@ def diagnose(curve: Curve, scratch: Curve, chance: float) -> Diagnosis:
     if gap >= LITTLE and fall >= FLAT:
         return Diagnosis("variance", f"{told}: it fits its own examples better than new ones, and more would help")
     if gap < LITTLE and behind < LITTLE:
-        return Diagnosis("healthy", f"{told}: the two are close, and on tune it is no worse than scratch")
+        near = f"train loss {train:.2g}, tune loss {tune:.2g}, where a constant prediction has {chance:.2g}"
+        return Diagnosis("healthy", f"{near}: the two are close beside that, and on tune it is no worse than scratch")
     return Diagnosis("unclear", f"{told}, scratch's is {tune_scratch:.2g}: none of the usual patterns")
 
 

@@ -174,7 +174,8 @@ def _verdict(seen: Comparison, decision: Decision, level: float, alpha: float, r
     low, high = seen.low(level or alpha), seen.high(alpha)
     if level:  # what did not compete may look better than it is allowed to claim; its sentence says why
         low = max(low, boundary) if decision == "accepted" else min(low, boundary)
-    high = min(high, boundary) if decision == "harmful" else max(high, boundary)
+    if decision != "untested":
+        high = min(high, boundary) if decision == "harmful" else max(high, boundary)
     return Verdict(
         decision=decision,
         effect=seen.effect,

@@ -22,13 +22,15 @@ def _probe(facts: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[str]:
     tap = "its last features" if facts.get("tap") == "last" else f"its features at {facts.get('tap')}"
     if score is not None:
         guess = "" if chance is None else f", a constant guess {number(chance)}"
-        yield f"a cross-validated linear probe of {tap} reaches {task.get('metric', 'score')} {number(score)}{guess}"
+        metric = task.get("metric", "score")
+        yield f"a linear probe of {tap}, cross-validated on train, reaches {metric} {number(score)}{guess}"
     if (overlap := facts.get("overlap")) is not None:
         share = "nothing" if overlap <= 0 else f"{overlap:.0%}"
         yield f"as far as a linear model can tell, these features explain {share} of the labels' uncertainty"
     if (gain := facts.get("predicted_gain")) is not None:
         word = "lower" if gain > 0 else "higher"
-        yield f"from that and scratch's first scores a loss {number(abs(gain))} {word} than scratch's was predicted"
+        share = f"{abs(gain):.0%} of the labels' variance"
+        yield f"that predicts for a probe a squared error {word} by {share} than a linear model of the inputs has"
 
 
 def _room(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -53,6 +55,7 @@ def _alignment(facts: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[st
     raw, centred, zero_shot = (facts.get(name) for name in ("alignment", "alignment_centred", "zero_shot"))
     if raw is not None:
         after = "" if centred is None else f", {number(centred)} once the common mean is taken away"
-        yield f"the classes' centres lie near those of the source's classes with cosine {number(raw)}{after}"
+        yield f"the classes' centres point to weights of the source's own head with cosine {number(raw)}{after}"
     if zero_shot is not None:
-        yield f"as it is, without any training, the source reaches {task.get('metric', 'score')} {number(zero_shot)}"
+        metric = task.get("metric", "score")
+        yield f"as it is, without any training, the source reaches {metric} {number(zero_shot)} on train"

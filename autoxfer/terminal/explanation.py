@@ -100,7 +100,12 @@ def headline(explanation: Explanation) -> str:
         many = f"none of the {len(judged)} transfers" if len(judged) > 1 else "the one transfer was not"
         was = "was shown to be better" if len(judged) > 1 else "shown to be better"
         against = f"{many} {was} on the {_n_guard(record.task)} guard examples ({told})"
-        return f"{winner.study} won: {against}. The model trained from scratch is kept, and nothing was taken over."
+        untested = next((e.verdict.reason for e in judged if e.verdict and e.verdict.decision == "untested"), "")
+        why = f" Untested: {untested.removeprefix('untested: ').removeprefix('undecided: ')}." if untested else ""
+        looked = any(entry.verdict and entry.verdict.exploratory for entry in judged)
+        again = " These data have been looked at before, so that all verdicts are exploratory." if looked else ""
+        kept = "The model trained from scratch is kept, and nothing was taken over."
+        return f"{winner.study} won: {against}. {kept}{why}{again}"
     if winner.verdict.accepted and not record.winner.certified:
         why = "it passed the test, but these data have been looked at before, so that the verdict is exploratory"
         if winner.verdict.claim == "procedure":
@@ -113,7 +118,10 @@ def headline(explanation: Explanation) -> str:
     for entry in accepted:
         best = entry if _better(entry, best, record.task) else best
     if best is winner or winner.tune == best.tune:
+        tied = [entry.study for entry in accepted if entry.tune == winner.tune and entry is not winner]
         why = "had the best tune score of those accepted" if len(accepted) > 1 else "is the only one accepted"
+        if tied:
+            why += f", as had {', '.join(tied)}, which have more parameters or a higher loss there"
     else:
         why = f"tuned within one standard error of the best of those accepted ({best.study}) with fewer parameters"
     first = f"{winner.study} won: {_seen(winner.verdict, record)}."
