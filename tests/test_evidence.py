@@ -20,15 +20,15 @@ GENEROUS = 3 * math.sqrt(0.05 * 0.95 / 4000)  # three standard errors of a share
 
 
 @pytest.fixture
-def populations(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def pools(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(EVIDENCE))
-    import populations  # noqa: PLC0415
+    import pools  # noqa: PLC0415
 
-    return populations
+    return pools
 
 
 @pytest.fixture
-def procedure(populations: ModuleType) -> ModuleType:
+def procedure(pools: ModuleType) -> ModuleType:
     return sys.modules["procedure"]
 
 
@@ -57,10 +57,10 @@ def losses(kind: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("n_draws", [12, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 @pytest.mark.parametrize("setting", [("zero_one", 40), ("zero_one", 120), ("real", 40), ("real", 120)])
-def test_draws_are_decided_as_the_guard_decides(populations, procedure, setting, margin, n_draws):
+def test_draws_are_decided_as_the_guard_decides(pools, procedure, setting, margin, n_draws):
     kind, n = setting
     baseline, candidates = losses(kind)
-    pool, rng = populations.Pool(kind, baseline, candidates), Recorded(np.random.PCG64(0))
+    pool, rng = pools.Pool(kind, baseline, candidates), Recorded(np.random.PCG64(0))
     metric = get_metric("accuracy" if kind == "zero_one" else "log_loss", "classification")
     tune, tuned = pool.look(rng, 60, n_draws), rng.picked % 500
     seen, guarded = pool.look(rng, n, n_draws, margin), rng.picked % 500
@@ -87,9 +87,9 @@ def test_draws_are_decided_as_the_guard_decides(populations, procedure, setting,
         assert [verdict.accepted for verdict in verdicts] == accepted[draw].tolist()
 
 
-def test_the_winner_is_the_one_that_the_product_chooses(populations, procedure):
+def test_the_winner_is_the_one_that_the_product_chooses(pools, procedure):
     baseline, candidates = losses("zero_one")
-    pool, rng = populations.Pool("zero_one", baseline, candidates), Recorded(np.random.PCG64(0))
+    pool, rng = pools.Pool("zero_one", baseline, candidates), Recorded(np.random.PCG64(0))
     tune, tuned = pool.look(rng, 60, 200), rng.picked % 500
     accepted = np.random.default_rng(0).random((200, 6)) < 0.4
     n_trained = np.array([300, 200, 100, 30, 10, 3])
@@ -118,10 +118,10 @@ def entry(name: str, tune_loss: np.ndarray, n_trained: int) -> finalists.Finalis
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.02, 0.05])
-def test_a_pool_is_recentred_exactly_and_keeps_its_discordance(populations, gain: float):
+def test_a_pool_is_recentred_exactly_and_keeps_its_discordance(pools, gain: float):
     for kind in ("zero_one", "real"):
         baseline, candidates = losses(kind)
-        pool = populations.Pool(kind, baseline, candidates)
+        pool = pools.Pool(kind, baseline, candidates)
         level = pool.recentred(gain, np.random.default_rng(0))
         share = gain if kind == "zero_one" else gain * baseline.mean()
         np.testing.assert_allclose(level.baseline.mean() - level.candidates.mean(axis=1), share, atol=1e-12)
@@ -137,24 +137,24 @@ def test_a_pool_is_recentred_exactly_and_keeps_its_discordance(populations, gain
 @pytest.mark.parametrize("rho", [0.05, 0.12, 0.3])
 @pytest.mark.parametrize("margin", [0.0, 0.02])
 def test_what_is_not_better_by_the_margin_passes_at_most_at_the_level(
-    populations, procedure, n: int, rho: float, margin: float
+    pools, procedure, n: int, rho: float, margin: float
 ):
-    seen = populations.Coins(rho, (-margin,)).look(np.random.default_rng(n), n, 4000, margin)
+    seen = pools.Coins(rho, (-margin,)).look(np.random.default_rng(n), n, 4000, margin)
     accepted = procedure.judge(np.ones((4000, 1)), seen.p_values())
     assert accepted.mean() <= 0.05 + GENEROUS
 
 
 @pytest.mark.parametrize("tail", ["gaussian", "t3"])
 @pytest.mark.parametrize("margin", [0.0, 0.02])
-def test_squared_errors_of_no_gain_pass_at_about_the_level(populations, procedure, tail: str, margin: float):
-    seen = populations.Errors(tail, (-margin,)).look(np.random.default_rng(0), 100, 4000, margin)
+def test_squared_errors_of_no_gain_pass_at_about_the_level(pools, procedure, tail: str, margin: float):
+    seen = pools.Errors(tail, (-margin,)).look(np.random.default_rng(0), 100, 4000, margin)
     assert procedure.judge(np.ones((4000, 1)), seen.p_values()).mean() <= 0.065
 
 
-def best_of_a_hundred(populations, procedure, *, same_split: bool) -> float:
+def best_of_a_hundred(pools, procedure, *, same_split: bool) -> float:
     """Share of runs that accept the best of a hundred equal candidates, judged on a guard or where it was chosen."""
     rng = np.random.default_rng(0)
-    population = populations.Coins(0.12, (0.0,) * 100)
+    population = pools.Coins(0.12, (0.0,) * 100)
     tune = population.look(rng, 200, 2000)
     judged = tune if same_split else population.look(rng, 300, 2000)
     best = procedure.search(tune, 1)
@@ -162,12 +162,12 @@ def best_of_a_hundred(populations, procedure, *, same_split: bool) -> float:
     return float(accepted.mean())
 
 
-def test_the_best_of_a_hundred_equal_candidates_is_not_accepted(populations, procedure):
-    assert best_of_a_hundred(populations, procedure, same_split=False) <= 0.06
+def test_the_best_of_a_hundred_equal_candidates_is_not_accepted(pools, procedure):
+    assert best_of_a_hundred(pools, procedure, same_split=False) <= 0.06
 
 
-def test_a_guard_wired_to_the_tune_split_fails_that_test(populations, procedure):
-    assert best_of_a_hundred(populations, procedure, same_split=True) > 0.5
+def test_a_guard_wired_to_the_tune_split_fails_that_test(pools, procedure):
+    assert best_of_a_hundred(pools, procedure, same_split=True) > 0.5
 
 
 @pytest.mark.parametrize("kind", ["zero_one", "real"])

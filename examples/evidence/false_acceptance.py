@@ -25,7 +25,7 @@ import pictures
 import procedure
 import reporting
 import wholes
-from populations import Coins, Errors, Pool, Population
+from pools import Coins, Errors, Pool, Population
 from procedure import ALPHA, TUNE
 
 from autoxfer.metrics import get_metric

@@ -30,7 +30,7 @@ import pictures
 import procedure
 import reporting
 from numpy.typing import NDArray
-from populations import Coins, Pool
+from pools import Coins, Pool
 from procedure import ALPHA, Floats, Seen
 
 from autoxfer.guard import paired

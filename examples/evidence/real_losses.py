@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from populations import Pool
+from pools import Pool
 from safetensors.torch import load_file
 from sklearn.base import clone
 from sklearn.datasets import load_digits

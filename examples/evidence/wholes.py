@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from populations import counts
+from pools import counts
 from procedure import ALPHA, TUNE, Floats, judge
 
 from autoxfer import guard
