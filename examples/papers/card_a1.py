@@ -95,7 +95,7 @@ def digits(seed: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(pixels[order] / 8 - 1, dtype=torch.float32), torch.tensor(labels[order])
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def source(changed: float, seed: int, epochs: int = EPOCHS) -> Source:
     """Train a source on the first digits, a share of whose labels is another one."""
     examples, labels = (whole[:N_SOURCE] for whole in digits(seed))
@@ -115,9 +115,10 @@ def descend(
     optimiser = torch.optim.SGD(module.parameters(), lr=rate, momentum=0.9)
     module.train()
     for _ in range(epochs):
-        for rows in torch.randperm(len(labels)).split(batch):
+        for rows in torch.randperm(len(labels)).split(batch):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
-            functional.cross_entropy(module(*(each[rows] for each in inputs)), labels[rows]).backward()
+            loss = functional.cross_entropy(module(*(each[rows] for each in inputs)), labels[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
 
 
@@ -211,7 +212,8 @@ def holds(
 
 
 def show(value: dict[str, Any], arguments: argparse.Namespace) -> None:
-    rows, said = {}, {}
+    rows: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     for row in value["rows"]:
         label = f"{row['n']}, {row['changed']:.0%}"
         rows[label] = [
@@ -235,8 +237,9 @@ def draw(figure: Any, value: dict[str, Any]) -> None:
             axes.plot([x] * len(seen), seen, "o", alpha=0.6)
             axes.plot([x - 0.3, x + 0.3], [row["expected"][name]] * 2, color="black")
         axes.set_xticks(range(len(STRATEGIES)), list(STRATEGIES), rotation=90)
-        axes.set(title=f"n = {row['n']}, {row['changed']:.0%} changed", ylim=(60, 100))
-    figure.supylabel("accuracy, % (bars: expected)")
+        axes.set(title=f"{row['n']}, {row['changed']:.0%}", ylim=(60, 100))
+    figure.suptitle("Card A-1: digits to learn from, labels changed (bars: expected)")
+    figure.supylabel("accuracy, %")
 
 
 if __name__ == "__main__":

@@ -156,10 +156,11 @@ def judge(found: Mistakes, alpha: float) -> str:
     return guard.decide(candidate.astype(float), scratch.astype(float), kind="zero_one").decision
 
 
-def gain(found: Mistakes) -> NDArray[np.float64]:
+def gain(found: Mistakes) -> Floats:
     """Points of accuracy over scratch on the test examples, for each alpha."""
     share: Floats = found["test"].mean(1)
-    return 100 * (share[0] - share[1:])
+    points: Floats = 100 * (share[0] - share[1:])
+    return points
 
 
 def summarise(found: Mapping[float, Sequence[Mistakes]]) -> dict[str, Any]:

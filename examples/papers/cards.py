@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+SAID = {True: "holds", False: "FAILS", None: "not asked"}
 
 
 def options(doc: str | None, seeds: int = 5) -> argparse.Namespace:
@@ -25,7 +27,7 @@ def options(doc: str | None, seeds: int = 5) -> argparse.Namespace:
     return arguments
 
 
-def table(title: str, columns: Sequence[str], rows: dict[str, Sequence[str]]) -> None:
+def table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """Print rows of cells under their columns."""
     width = max(map(len, [*columns, *(cell for cells in rows.values() for cell in cells)])) + 2
     label = max(map(len, [title, *rows])) + 1
@@ -36,11 +38,13 @@ def table(title: str, columns: Sequence[str], rows: dict[str, Sequence[str]]) ->
 
 def finish(arguments: argparse.Namespace, value: dict[str, Any], draw: Callable[[Any], None]) -> None:
     """Print everything as JSON, or what must hold and whether it did; write the plot: ``draw`` gets the figure."""
+    if arguments.smoke:  # too small to be asked
+        value = {**value, "holds": dict.fromkeys(value["holds"])}
     if arguments.json:
         print(json.dumps(value))
     else:
         for rule, holds in value["holds"].items():
-            print(f"{'holds' if holds else 'FAILS'}: {rule}")
+            print(f"{SAID[holds]}: {rule}")
     if arguments.plot:
         import matplotlib  # noqa: PLC0415
 
