@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from autoxfer.metrics import Metric
 
 
+POOLED_LEAST = 100  # examples of all folds below which real-valued losses are not tested; see ``folding``
+
+
 @final
 @dataclass(frozen=True)
 class Finalist:
@@ -66,13 +69,13 @@ def judge(
         [
             guard.Finalist(
                 f.study.id,
-                _weigh(f, own, metric, margin, labels=labels, groups=groups),
+                _weigh(f, own, metric, margin, labels=labels, groups=groups, pooled=procedure == "holm"),
                 procedure == "holm" or competes(f, own),
                 sum(f.beats(other) for other in judged),
             )
             for f in judged
         ],
-        alpha=alpha,
+        alpha=guard.pooled_alpha(alpha, n_guard) if procedure == "holm" else alpha,
         untested=reason,
         procedure=procedure,
     )
@@ -100,12 +103,14 @@ def _weigh(
     *,
     labels: NDArray[Any] | None,
     groups: NDArray[np.int64] | None,
+    pooled: bool,
 ) -> guard.Comparison:
     """Hold a finalist against scratch, by losses or, where the metric is no mean of losses, by predictions."""
     if metric.kind == "zero_one" or metric.kind == "real":  # noqa: PLR1714 - a set would lose the type
         tolerance = metric.tolerance(margin, baseline.loss)
+        least = max(metric.least, POOLED_LEAST if pooled else 0)
         return guard.weigh(
-            candidate.loss, baseline.loss, kind=metric.kind, margin=tolerance, groups=groups, least=metric.least
+            candidate.loss, baseline.loss, kind=metric.kind, margin=tolerance, groups=groups, least=least
         )
     if candidate.predictions is None or baseline.predictions is None or labels is None or metric.statistic is None:
         raise ValueError(f"{metric.name} is no mean of losses: the guard needs predictions and labels")

@@ -20,6 +20,8 @@ draws; one half of 20 features against the other, tuned on the tune split; 5 fol
 | squared | ridge            | .12 (.09), .11 (.09), .09 (.07), .06 (.05)         | .04     |
 
 The level is passed where models differ by luck: an unstable learner, squared errors of fits to a few dozen examples.
+Losses on a scale are therefore tested from 100 examples on (``finalists.POOLED_LEAST``), and fewer than 200 of any kind
+at two thirds of alpha (``guard.pooled_alpha``); the table was made before that.
 Many of those acceptances are of models that are truly better. What it buys: ridge that is 5 points better is accepted
 .23 (.11) / .34 (.17) / .62 (.33) of the time at n = 100 / 200 / 500, 8 to 9 points .50 (.24) / .74 (.41) / .98 (.75).
 """

@@ -121,7 +121,7 @@ def prospect(
     n_groups: int | None = None,
 ) -> Prospect:
     """Work out what ``n`` guard examples can find with so many transfers to judge, and what more would buy."""
-    level = _first_level(n_finalists, alpha, pooled=pooled)
+    level = _first_level(n_finalists, guard.pooled_alpha(alpha, n) if pooled else alpha, pooled=pooled)
     relative = metric.kind == "real"
     gains, sizes = PARTS if relative else POINTS, tuple(factor * n for factor in FACTORS)
     cases = tuple(
@@ -148,7 +148,8 @@ def too_small(
 ) -> str:
     """Say that ``n`` guard examples find not even a large gain, and how many would; empty where they do."""
     relative, spread = metric.kind == "real", _spreads(metric)[USUAL][1]
-    level, much = _first_level(n_finalists, alpha, pooled=pooled), HALF if relative else MUCH
+    level = _first_level(n_finalists, guard.pooled_alpha(alpha, n) if pooled else alpha, pooled=pooled)
+    much = HALF if relative else MUCH
     if _found(n, spread, margin, level, relative=relative) <= much:
         return ""
     enough = _rounded(max(_needed(much, spread, margin, level, relative=relative), metric.least if relative else 0))

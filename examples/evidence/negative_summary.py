@@ -160,9 +160,7 @@ def show(summary: Mapping[str, Any]) -> None:
 def show_where(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the table of pairs and sizes."""
     names = list(dict.fromkeys(name for row in rows for name in row["gains"] if name not in (SCRATCH, ORACLE)))
-    print(
-        "\nMean gain over scratch in points; + or -: in most runs beyond the test's noise; *: the best"
-    )
+    print("\nMean gain over scratch in points; + or -: in most runs beyond the test's noise; *: the best")
     print(f"{'pair':26}{'n':>5}{'runs':>5}{'scratch':>9}" + "".join(f"{name[:11]:>12}" for name in names))
     for row in rows:
         cells = []
