@@ -201,7 +201,7 @@ class Features:
             if held is None and n_bytes > CACHE_BYTES and not at_any_size:
                 raise _TooLargeError
             if held is None:
-                held = torch.cat(list(self._parts(name, split)))
+                held = torch.cat(list(self._parts(name, split))).contiguous()  # as the store hands it out
             self._cache[key] = held if held.nbytes > CACHE_BYTES else held.to(self.device)
         return self._cache[key]
 
@@ -234,32 +234,21 @@ class Features:
 
     @torch.no_grad()
     def _parts(self, name: Input, split: str) -> Iterator[Tensor]:
-        """Compute an input batch by batch, from the deepest activation before it that is kept."""
-        earlier = self._earlier(name, split)
-        if earlier is None:
-            begin, reader = self._stored[split], self.reader((name,))
-        else:
-            begin, tap = self._cache[earlier, split], name.name  # type: ignore[union-attr]
-            rest = self.sources[str(earlier.source)].extract([tap], earlier.name).to(self.device)
+        """Compute an input batch by batch.
+
+        Always from the examples: from an earlier tap that happens to be kept, the last bits would depend on what a run
+        did before, and one that was killed would not end where it would have ended.
+        """
+        reader = self.reader((name,))
 
         def compute(part: Tensor) -> Tensor:
-            values: tuple[Tensor, ...]
-            values = reader(self._unpack(part)) if earlier is None else rest(self._laid_out(earlier, part))
+            values: tuple[Tensor, ...] = reader(self._unpack(part))
             return values[0]
 
-        for rows in torch.split(begin, BATCH):
-            part = rows.to(self.device)
+        for part in torch.split(self._stored[split], BATCH):
             yield self._portion.attempt(
                 lambda size, part=part: torch.cat([compute(each) for each in torch.split(part, size)])  # type: ignore[misc]
             )
-
-    def _earlier(self, name: Input, split: str) -> Tap | None:
-        """Find the deepest tap before an activation that is kept already."""
-        if not isinstance(name, Tap) or name.name == "input":
-            return None
-        names = [tap.name for tap in self.sources[str(name.source)].taps]
-        before = [Tap(each, name.source) for each in names[1 : names.index(name.name)]] if name.name in names else []
-        return next((tap for tap in reversed(before) if (tap, split) in self._cache), None)
 
     def _read(self, reader: Reader, natural: Tensor) -> tuple[Tensor, ...]:
         """Compute a batch's inputs, in parts where memory is short."""

@@ -163,14 +163,10 @@ class Source:
         self.card = {**self.card, "adapted": list(select.notes if select else module.notes)}
         return (nn.Sequential(select, module) if select else module).eval()
 
-    def extract(self, taps: Sequence[str], start: str = "input") -> nn.Module:
-        """Make a frozen module in evaluation mode: what stands at ``start`` -> tuple of what stands at ``taps``."""
-        first = self._position(start)
-        positions = [self._position(name) - first for name in taps]
-        if min(positions, default=0) < 0:
-            raise ValueError(f"taps after {start!r} are asked for; got {', '.join(taps)}")
-        segments = self._chain.segments[first : first + max(positions, default=0)]
-        return Extractor(copy.deepcopy(segments), positions)
+    def extract(self, taps: Sequence[str]) -> nn.Module:
+        """Make a frozen module in evaluation mode: network input -> tuple of activations at ``taps``, in one pass."""
+        positions = [self._position(name) for name in taps]
+        return Extractor(copy.deepcopy(self._chain.segments[: max(positions, default=0)]), positions)
 
     def suffix(
         self, tap: str = "input", insert: Mapping[str, Callable[[int], nn.Module]] | None = None

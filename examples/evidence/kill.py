@@ -235,7 +235,7 @@ class Victim:
         best = {path.parent.name: tensors(path) for path in sorted(folder.glob("studies/*/best.safetensors"))}
         hidden = [path.name for path in folder.rglob(".*") if path.name != ".lock"]
         return {
-            "result.json": without(result, "run_id", "seconds", "timings", "forecast", "tracking_uri"),
+            "result.json": without(result, "run_id", "seconds", "timings", "forecast", "tracking_uri", "time"),
             "best.safetensors": best,
             "trials.parquet": trials.to_json(),
             "losses.parquet": pd.read_parquet(folder / "losses.parquet").to_json(double_precision=15),
