@@ -203,7 +203,8 @@ def prepare(config: RunConfig) -> Setting:
     else:
         parts = partition(dataset, sizes, seed, n_folds)
         setting = dataclasses.replace(assemble(config, material, parts.last), folds=parts.folds)
-    return dataclasses.replace(setting, warnings=(*setting.warnings, *_guard_warnings(setting)))
+    leaks = datacheck.leak_warnings(dataset, setting.splits, seed)  # once, not for every fold
+    return dataclasses.replace(setting, warnings=(*setting.warnings, *leaks, *_guard_warnings(setting)))
 
 
 def read(config: RunConfig) -> Material:
@@ -254,7 +255,6 @@ def assemble(
         *dataset.warnings,
         *splits.warnings,
         *cut,
-        *datacheck.leak_warnings(dataset, splits, config.seed),
         *(f"{name}: {why}" for name, why in unavailable.items()),
     )
     return Setting(
