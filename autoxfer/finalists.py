@@ -86,9 +86,7 @@ def competes(finalist: Finalist, baseline: Finalist) -> bool:
     """Whether a finalist tuned better than the baseline, or worse by at most one standard error of the difference.
 
     The guard holds its level whoever competes. With those above the baseline alone, a baseline that was lucky on its
-    tune split shut out what was truly better: in simulations of six finalists (tune 150, guard 300, discordance .12) a
-    single gain of 5 points was accepted .53 to .57 of the time where scratch was lucky by about 2.4 points on average,
-    now .62 to .67; without such luck .65 now instead of .70, since more share the level.
+    tune split shut out what was truly better. The price, where it was not lucky: more finalists share the level.
     """
     difference = finalist.tune_loss - baseline.tune_loss
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
