@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, final
 
 from autoxfer.errors import InputError, StorageError
+
+LONGEST = 120  # letters of a study's name that its folder carries
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -147,7 +150,9 @@ class RunFolder:
         return RunFolder(self.path / "folds" / str(number))
 
     def best(self, study: str) -> Path:
-        """Find the best weights of a study."""
+        """Find the best weights of a study; the names of many sources in one would be too long for a folder's."""
+        if len(study) > LONGEST:
+            study = f"{study[:LONGEST]}~{hashlib.sha256(study.encode()).hexdigest()[:12]}"
         return self.path / "studies" / study / "best.safetensors"
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from autoxfer.source import Source
 
 BASELINE = "scratch"
+TOGETHER = "+"  # between the names of sources that one study takes together; no name holds it
+MOST_PER_EXAMPLE = 10  # features of several sources together beyond which there is a warning
 
 
 @final
@@ -29,7 +31,7 @@ class StudyPlan:
     """One (strategy, source): what will be searched."""
 
     strategy: type[Strategy]
-    source: str | None
+    source: str | None  # "even"; "even+odd" for both together
     problem: Problem
     space: Mapping[str, BaseDistribution]
     defaults: tuple[Mapping[str, Any], ...]  # the first trials
@@ -71,17 +73,54 @@ def _studies(
     studies: dict[str, StudyPlan] = {}
     unavailable: dict[str, str] = {}
     for strategy, narrowed in chosen.items():
-        for source in sources if strategy.needs_source else [None]:
+        for source, taken in _shares(strategy, sources):
             name = strategy.name if source is None else f"{strategy.name}@{source}"
-            problem = dataclasses.replace(general, sources=() if source is None else (sources[source],))
+            problem = dataclasses.replace(general, sources=taken)
             try:
+                _check_different(taken)
                 space, defaults = _space(strategy, problem, narrowed, f"strategies: {strategy.name}")
             except Unsupported as reason:
                 unavailable[name] = str(reason)
                 continue
+            except InputError as error:
+                if len(taken) < 2:
+                    raise
+                unavailable[name] = str(error)  # what was wished for suits each source alone, and is tried there
+                continue
             studies[name] = StudyPlan(strategy, source, problem, space, defaults)
     _check_transfers(config, studies, unavailable, sources)
     return studies, unavailable
+
+
+def _shares(strategy: type[Strategy], sources: Mapping[str, Source]) -> Iterator[tuple[str | None, tuple[Source, ...]]]:
+    """Give what each study of a strategy takes: no source, every one alone, and all together for those that can."""
+    if not strategy.needs_source:
+        yield None, ()
+        return
+    for name, source in sources.items():
+        yield name, (source,)
+    if strategy.many_sources and len(sources) > 1:
+        yield TOGETHER.join(sources), tuple(sources.values())
+
+
+def _check_different(sources: Iterable[Source]) -> None:
+    """Refuse to join a source with itself under another name. Raises Unsupported."""
+    names: dict[str, str] = {}
+    for source in sources:
+        same = names.setdefault(source.fingerprint, source.name)
+        if same != source.name:
+            raise Unsupported(f"{same} and {source.name} are one and the same network: together they say no more")
+
+
+def crowded(studies: Mapping[str, StudyPlan]) -> tuple[str, ...]:
+    """Warn where sources together have far more features than there are examples to weigh them by."""
+    joined = {name: plan.problem for name, plan in studies.items() if len(plan.problem.sources) > 1}
+    for problem in joined.values():
+        n_features = sum(source.n_features for source in problem.sources)
+        if n_features > MOST_PER_EXAMPLE * problem.n_train:
+            many = f"{len(problem.sources)} sources together have {n_features:,} features"
+            return (f"{', '.join(joined)}: {many} for {problem.n_train:,} train examples, which may be too many",)
+    return ()
 
 
 def _check_transfers(
@@ -109,7 +148,7 @@ def _rehearsed(
         why = rehearsal.fault(plan.strategy, first, plan.problem, features)
         if not why:
             kept[name] = plan
-        elif wishes := chosen[plan.strategy]:
+        elif (wishes := chosen[plan.strategy]) and len(plan.problem.sources) < 2:
             told = ", ".join(f"{key}: {first[key]!r}" for key in wishes)
             expected = f"parameters with which {name} can be built"
             raise InputError(expected, f"{told}: {why}", f"strategies: {plan.strategy.name}")
@@ -118,8 +157,9 @@ def _rehearsed(
         else:
             unavailable[name] = f"its first candidate cannot be built: {why}"
     _check_transfers(config, kept, unavailable, features.sources)
-    for source in {plan.source: plan for plan in kept.values() if plan.source is not None}.values():
-        rehearsal.check_shippable(str(source.source), source.problem, features)
+    used = {source.name: plan.problem for plan in kept.values() for source in plan.problem.sources}
+    for name, problem in used.items():
+        rehearsal.check_shippable(name, problem, features)
     return kept
 
 

@@ -65,6 +65,8 @@ def _fields_fault(offered: type) -> str:
     for field in fields:
         if field.default is dataclasses.MISSING:  # a factory's value would be no plain data
             return f"{offered.__name__}.{field.name} has no plain default; defaults are the first trial of every study"
+    if getattr(offered, "many_sources", False) and not getattr(offered, "needs_source", True):
+        return f"{offered.__name__} takes many_sources, but needs_source is False"
     recipe = inspect.getattr_static(offered, "recipe", None)
     if recipe is not None and not isinstance(recipe, Recipe):
         return f"{offered.__name__}.recipe must be a Recipe or None; got {recipe!r}"

@@ -81,8 +81,10 @@ def checks(strategy: type[Strategy]) -> list[Check]:
     fault = strategy_fault(strategy)
     assert not fault, fault
     served, reasons = [], []
-    for modality, task in SCENES:
-        place = scene(modality, task)
+    places = [scene(modality, task) for modality, task in SCENES]
+    if strategy.many_sources:
+        places += [scene(modality, task, 2) for modality, task in SCENES]
+    for place in places:
         try:
             strategy.space(place.problem_for(strategy))
         except Unsupported as reason:

@@ -1,9 +1,10 @@
-"""Tiny problems on which a strategy is tried: images, vectors and texts, classes and numbers, with a small source."""
+"""Tiny problems on which a strategy is tried: images, vectors and texts, classes and numbers, with small sources."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -44,13 +45,14 @@ SCENES: tuple[tuple[Modality, Task], ...] = (
 class Scene:
     """A tiny target task with everything that a trial needs."""
 
-    problem: Problem  # with its one source
+    problem: Problem  # with its one source, or its two
     features: Features
     labels: Tensor  # of the train split: (n,) int64 or (n, 1) float32 standardised
     tune: Target
 
     def __str__(self) -> str:
-        return f"{self.problem.modality}-{self.problem.task}"
+        several = f"-{len(self.problem.sources)}_sources" if len(self.problem.sources) > 1 else ""
+        return f"{self.problem.modality}-{self.problem.task}{several}"
 
     def problem_for(self, strategy: type[Strategy]) -> Problem:
         """Give the problem as the strategy asks for it: without a source where it needs none."""
@@ -110,14 +112,18 @@ class _OnlyData:
 
 
 @cache
-def scene(modality: Modality, task: Task) -> Scene:
-    """Make a tiny problem; the same one every time."""
+def scene(modality: Modality, task: Task, n_sources: int = 1) -> Scene:
+    """Make a tiny problem; the same one every time. Its second source is of another width and reads another size."""
+    return scene_of(modality, task, [_source(modality, number) for number in range(n_sources)])
+
+
+def scene_of(modality: Modality, task: Task, made: Sequence[Source]) -> Scene:
+    """Make a tiny problem for any sources: pictures (12, 12), vectors (6,) or sentences."""
     rng = np.random.default_rng(0)
     kinds = rng.integers(3, size=N_TRAIN + N_TUNE)
-    source = _source(modality)
-    schema, examples = _DRAW[modality](kinds, rng, source)
+    schema, examples = _DRAW[modality](kinds, rng, made)
     schema = replace(schema, task=task, classes=("a", "b", "c") if task == "classification" else ())
-    source = _fitted(source, schema)
+    sources = tuple(_fitted(source, number, schema) for number, source in enumerate(made, start=1))
     preparation = prepare(schema, examples[:N_TRAIN])
     shape = preparation.raw_shape
     stored = {"train": torch.from_numpy(examples[:N_TRAIN]), "tune": torch.from_numpy(examples[N_TRAIN:])}
@@ -133,14 +139,14 @@ def scene(modality: Modality, task: Task) -> Scene:
         shape=shape,
         n_outputs=3 if task == "classification" else 1,
         n_train=N_TRAIN,
-        sources=(source,),
-        architectures=architectures(modality, shape, [source], preparation.vocabulary),
+        sources=sources,
+        architectures=architectures(modality, shape, sources, preparation.vocabulary),
     )
     tune = Target(values[N_TRAIN:], get_metric(None, task), center, spread)
-    return Scene(problem, Features(preparation, {source.name: source}, stored, CPU), labels, tune)
+    return Scene(problem, Features(preparation, {source.name: source for source in sources}, stored, CPU), labels, tune)
 
 
-def _images(kinds: NDArray[np.int64], rng: np.random.Generator, _: Source) -> tuple[Schema, NDArray[Any]]:
+def _images(kinds: NDArray[np.int64], rng: np.random.Generator, _: Sequence[Source]) -> tuple[Schema, NDArray[Any]]:
     """Draw grey pictures (n, 12, 12) of noise with a bright bar whose height is the kind."""
     pictures = rng.integers(0, 90, size=(len(kinds), 12, 12), dtype=np.uint8)
     for picture, kind in zip(pictures, kinds, strict=True):
@@ -148,17 +154,18 @@ def _images(kinds: NDArray[np.int64], rng: np.random.Generator, _: Source) -> tu
     return Schema("image", "classification", (12, 12), "uint8"), pictures
 
 
-def _vectors(kinds: NDArray[np.int64], rng: np.random.Generator, _: Source) -> tuple[Schema, NDArray[Any]]:
+def _vectors(kinds: NDArray[np.int64], rng: np.random.Generator, _: Sequence[Source]) -> tuple[Schema, NDArray[Any]]:
     """Draw vectors (n, 6) about a centre for each kind."""
     vectors = rng.normal(size=(len(kinds), 6)) + 2.0 * np.eye(3, 6)[kinds]
     return Schema("vector", "classification", (6,), "float32"), vectors.astype(np.float32)
 
 
-def _texts(kinds: NDArray[np.int64], rng: np.random.Generator, source: Source) -> tuple[Schema, NDArray[Any]]:
+def _texts(
+    kinds: NDArray[np.int64], rng: np.random.Generator, sources: Sequence[Source]
+) -> tuple[Schema, NDArray[Any]]:
     """Draw sentences and turn them into ids (n, columns of all tokenizers), as the core does."""
     drawn = texts.sentences(kinds, rng)
-    assert source.tokenizer is not None
-    tokenizers = fit(drawn[:N_TRAIN], {source.name: source.tokenizer})
+    tokenizers = fit(drawn[:N_TRAIN], {source.name: source.tokenizer for source in sources if source.tokenizer})
     shape = (sum(each.length for each in tokenizers),)
     columns = (Column("text", "text"),)
     schema = Schema("text", "classification", shape, "int32", columns=columns, tokenizers=tokenizers)
@@ -168,16 +175,18 @@ def _texts(kinds: NDArray[np.int64], rng: np.random.Generator, source: Source) -
 _DRAW = {"image": _images, "vector": _vectors, "text": _texts}
 
 
-def _fitted(source: Source, schema: Schema) -> Source:
-    return source.of_length(schema.tokenizers[1].length) if schema.tokenizers else source
+def _fitted(source: Source, number: int, schema: Schema) -> Source:
+    return source.of_length(schema.tokenizers[number].length) if schema.tokenizers else source
 
 
-def _source(modality: Modality) -> Source:
+def _source(modality: Modality, number: int) -> Source:
+    name = f"tiny_{modality}" + (f"_{number + 1}" if number else "")
     if modality == "text":
-        with seeded(0, CPU):
-            return texts.source("tiny_text", texts.network())
-    factory, shape = (_convolutions, (3, 12, 12)) if modality == "image" else (_layers, (6,))
-    with seeded(0, CPU):
+        with seeded(number, CPU):
+            return texts.source(name, texts.network())
+    shape = (3, 12 - number, 12 - number) if modality == "image" else (6,)
+    factory = partial(_convolutions if modality == "image" else _layers, 8 - number)
+    with seeded(number, CPU):
         network = factory()
         for part in network.modules():  # statistics and gains that differ from what a new layer starts with
             if isinstance(part, nn.BatchNorm2d):
@@ -186,23 +195,23 @@ def _source(modality: Modality) -> Source:
                 nn.init.normal_(part.running_mean, std=0.1)  # type: ignore[arg-type]
                 nn.init.uniform_(part.running_var, 0.5, 1.5)  # type: ignore[arg-type]
     statistics: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if modality == "image" else {}
-    return Source.from_network(f"tiny_{modality}", factory, network, input_shape=shape, **statistics)
+    return Source.from_network(name, factory, network, input_shape=shape, **statistics)
 
 
-def _convolutions() -> nn.Sequential:
+def _convolutions(width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
         nn.BatchNorm2d(6),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
+        nn.Conv2d(6, width, 3, padding=1),
+        nn.BatchNorm2d(width),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(8, 5),
+        nn.Linear(width, 5),
     )
 
 
-def _layers() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 5))
+def _layers(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, width), nn.ReLU(), nn.Linear(width, 5))

@@ -66,7 +66,7 @@ class Probe:
         candidate = plan.strategy().build(plan.problem)
         self.whole = self.setting.features.compose(candidate, plan.problem)  # images -> logits
         self.train, self.held_out = self.forward("train", "test")
-        normalise = self.whole.module.get_submodule("body.normalise")
+        normalise = self.whole.module.get_submodule("parts.0.normalise")
         normalise.fit(self.train)  # type: ignore[operator]
         self.strengths = strength_grid(normalise(self.train), n_settings).cpu().numpy()
 
@@ -131,7 +131,7 @@ class Probe:
         from sklearn.model_selection import PredefinedSplit  # noqa: PLC0415
 
         train, tune = self.forward("train", "tune")
-        normalise = self.whole.module.get_submodule("body.normalise")
+        normalise = self.whole.module.get_submodule("parts.0.normalise")
         X, held_out = normalise(torch.cat([train, tune])).cpu().numpy(), normalise(self.held_out).cpu().numpy()
         y = torch.cat([self.labels["train"], self.labels["tune"]]).cpu().numpy()
         folds = PredefinedSplit(np.repeat([-1, 0], [len(train), len(tune)]))

@@ -1,4 +1,4 @@
-r"""Linear probe: a linear model on the frozen source's features, for every penalty at once.
+r"""Linear probe: a linear model on the features of frozen sources, for every penalty at once.
 
 Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016,
 https://arxiv.org/abs/1610.01644:
@@ -6,18 +6,19 @@ https://arxiv.org/abs/1610.01644:
     min over W, b of  sum_i loss(W' f(x_i) + b, y_i) + strength / 2 * ||W||^2
 
 Differs from the paper: solved to the optimum, not by gradient steps, along a path of strengths among which the tune
-split chooses; so no trial is spent on the strength.
+split chooses; so no trial is spent on the strength. f(x) may be the features of several sources, one beside the other.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from torch import nn
+from torch import Tensor, nn
 
 from autoxfer import (
     Candidate,
@@ -28,12 +29,38 @@ from autoxfer import (
     Recipe,
     Strategy,
     Tap,
+    TapInfo,
     TrainData,
     Trainer,
     hookimpl,
     linear_path,
-    with_head,
 )
+
+
+class Probe(nn.Module):
+    """Activations, each pooled and made comparable by itself, joined under one linear head."""
+
+    def __init__(self, taps: Sequence[TapInfo], normalisation: str, n_outputs: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(_part(tap, normalisation) for tap in taps)
+        with torch.no_grad():
+            n_features = self.joined(*(torch.zeros(1, *tap.shape) for tap in taps)).shape[1]
+        self.head = nn.Linear(n_features, n_outputs)
+
+    def joined(self, *activations: Tensor) -> Tensor:
+        """(batch, ...) for each tap -> (batch, features of all)."""
+        return torch.cat([part(each) for part, each in zip(self.parts, activations, strict=True)], 1)
+
+    def forward(self, *activations: Tensor) -> Tensor:
+        """(batch, ...) for each tap -> (batch, n_outputs)."""
+        outputs: Tensor = self.head(self.joined(*activations))
+        return outputs
+
+
+def _part(tap: TapInfo, normalisation: str) -> nn.Sequential:
+    pool = Pool(masked=tap.masked)
+    n_features = pool(torch.zeros(1, *tap.shape)).shape[1]
+    return nn.Sequential(OrderedDict(pool=pool, normalise=Normalise(n_features, normalisation)))
 
 
 @final
@@ -41,10 +68,11 @@ from autoxfer import (
 class LinearProbe(Strategy):
     """Fit a linear model on the activation at ``tap``, averaged over space, after ``normalisation``.
 
-    ``n_strengths`` are tried in each trial; the run file can ask for more.
+    ``n_strengths`` are tried in each trial; the run file can ask for more. Several sources together are read at "last".
     """
 
     name: ClassVar[str] = "linear_probe"
+    many_sources: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = None
     tap: str = "last"
     normalisation: str = "standardise"
@@ -55,32 +83,28 @@ class LinearProbe(Strategy):
         """Choose among the last three taps."""
         taps = [tap.name for tap in reversed(problem.source.taps[1:])]
         return {
-            "tap": CategoricalDistribution(taps[:3]),
+            "tap": CategoricalDistribution(taps[:3] if len(problem.sources) == 1 else taps[:1]),
             "normalisation": CategoricalDistribution(["none", "standardise", "l2"]),
         }
 
     def build(self, problem: Problem) -> Candidate:
         """Make the linear model."""
-        tap = problem.source.tap(self.tap)
-        pool = Pool(masked=tap.masked)
-        with torch.no_grad():
-            n_features = pool(torch.zeros(1, *tap.shape)).shape[1]
-        normalise = Normalise(n_features, self.normalisation)
-        body = nn.Sequential(OrderedDict(pool=pool, normalise=normalise))
-        return Candidate(with_head(body, n_features, problem.n_outputs), (Tap(self.tap),))
+        taps = [source.tap(self.tap) for source in problem.sources]
+        inputs = tuple(Tap(self.tap, index) for index in range(len(taps)))
+        return Candidate(Probe(taps, self.normalisation, problem.n_outputs), inputs)
 
     def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Solve for the whole path and let the tune split choose; the chosen strength is in units of the features."""
         module = candidate.module.to(data.labels.device)
-        head, normalise = module.get_submodule("head"), module.get_submodule("body.normalise")
-        pool = module.get_submodule("body.pool")
-        assert isinstance(head, nn.Linear)
-        assert isinstance(normalise, Normalise)
+        assert isinstance(module, Probe)
+        activations = [data[name] for name in candidate.inputs]
         with torch.no_grad():
-            features = pool(data[candidate.inputs[0]])
-            normalise.fit(features)
-            features = normalise(features)
-        path = linear_path(features, data.labels, head.out_features, self.n_strengths)
+            for part, each in zip(module.parts, activations, strict=True):
+                normalise = part.get_submodule("normalise")
+                assert isinstance(normalise, Normalise)
+                normalise.fit(part.get_submodule("pool")(each))
+            features = module.joined(*activations)
+        path = linear_path(features, data.labels, module.head.out_features, self.n_strengths)
         states = ((strength, {"head.weight": weight, "head.bias": bias}) for strength, weight, bias in path)
         fitted = trainer.choose(candidate, states)
         return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})

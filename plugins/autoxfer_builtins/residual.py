@@ -80,20 +80,21 @@ class Residual(Strategy):
     """Train an encoder of ``width`` features and one linear head over them and the source's."""
 
     name: ClassVar[str] = "residual"
+    many_sources: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(lr=3e-3)
-    encoder: str = "compact"  # compact, compact_wide, source: the source's architecture, newly initialised
+    encoder: str = "compact"  # compact, compact_wide, source: the (first) source's architecture, newly made
     normalisation: str = "standardise"
     scale: float = 1.0
     dropout: float = 0.0  # on the source's features
     head_decay: float = 1e-2  # weight decay of v
     head_first: bool = True
     width: int = 64
-    pca: int = 0  # principal components of the source's features that are kept; 0 = all, unturned
+    pca: int = 0  # principal components of each source's features that are kept; 0 = all, unturned
 
     @classmethod
     def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
         """Trade what the source gives against what it costs."""
-        lowest = max(source.n_features for source in problem.sources) ** -0.5
+        lowest = sum(source.n_features for source in problem.sources) ** -0.5
         return {
             "encoder": CategoricalDistribution(["compact", "compact_wide", "source"]),
             "normalisation": CategoricalDistribution(["none", "standardise", "l2"]),
@@ -132,9 +133,9 @@ class Residual(Strategy):
 
 
 def _components(problem: Problem) -> list[int]:
-    """Offer no rotation, and numbers of components that the examples can bear: about ten examples for each."""
+    """Offer no rotation, and numbers of components of each source that the examples bear: about ten for each of all."""
     n_features = min(source.n_features for source in problem.sources)
-    most = min(n_features - 1, problem.n_train - 1, max(16, problem.n_train // 10))
+    most = min(n_features - 1, problem.n_train - 1, max(16, problem.n_train // (10 * len(problem.sources))))
     return [0, *(k for k in (16, 64, 256) if k <= most)]
 
 
