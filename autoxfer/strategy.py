@@ -161,17 +161,17 @@ class Solvable(Protocol):
 class Strategy(ABC):
     """A way to reuse sources; an instance is that way with its hyperparameters chosen.
 
-    The dataclass's defaults are the first trial of every study. A field that is not in ``space`` stays at its
     Each source of a run is a problem of its own; with ``many_sources`` all of them together are one more.
 
+    The dataclass's defaults are the first trial of every study. A field that is not in ``space`` stays at its
     default unless the user fixes it in the run file.
     """
 
     api: ClassVar[int] = API
     name: ClassVar[str]
     needs_source: ClassVar[bool] = True
-    recipe: ClassVar[Recipe | None] = (
     many_sources: ClassVar[bool] = False  # it also takes all sources of a run together, in a study of their own
+    recipe: ClassVar[Recipe | None] = (
         Recipe()
     )  # its training defaults; None = no gradient training, recipe not searched
 
