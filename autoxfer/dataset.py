@@ -38,10 +38,16 @@ class Schema:
     task: Task
     shape: tuple[int, ...]  # of one stored example: (height, width), (height, width, channels), (width,); () = a string
     dtype: Literal["uint8", "float32", "int32", "str"]
-    classes: tuple[str, ...] = ()  # names in the order of the label's index; empty for regression
+    classes: tuple[str, ...] = ()  # names in the order of the label's index, or of several labels; none for regression
     columns: tuple[Column, ...] = ()  # tables; of text the one that holds it
     target: str = "label"
     tokenizers: tuple[Tokenizer, ...] = field(default=(), repr=False)  # of text stored as ids, side by side
+    targets: tuple[str, ...] = field(default=(), repr=False)  # names of a regression's outputs; none = one output
+
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers answer an example: classes, labels, or the outputs of a regression."""
+        return len(self.classes) or max(1, len(self.targets))
 
     @property
     def natural_columns(self) -> tuple[str, ...]:
@@ -60,14 +66,14 @@ class Dataset:
     name: str
     schema: Schema
     examples: NDArray[Any]  # (n, *schema.shape) of schema.dtype
-    labels: NDArray[Any]  # (n,) int64 class index, or (n,) float32
+    labels: NDArray[Any]  # (n,) int64 class index, or (n,) float32; (n, k) float32 where labels, 0/1, or outputs are k
     parts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # the user's own splits: name -> rows
     warnings: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None  # (n,) which examples belong together (a patient's); None = each alone
 
     def fingerprint(self) -> str:
         """Hash what was read: examples, labels, schema and the user's own splits."""
-        digest = hashlib.sha256(repr(self.schema).encode())
+        digest = hashlib.sha256((repr(self.schema) + "".join(map(repr, self.schema.targets))).encode())
         if self.schema.dtype == "str":
             for text in self.examples.tolist():
                 encoded = text.encode(errors="surrogatepass")

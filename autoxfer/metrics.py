@@ -16,12 +16,13 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer import statistics
+from autoxfer import multilabel, statistics
 from autoxfer.errors import InputError
 from autoxfer.records import Task
 
@@ -29,6 +30,11 @@ Floats = NDArray[np.float64]
 Labels = NDArray[Any]
 Kind = Literal["zero_one", "real", "auroc", "whole"]
 
+SHAPES: dict[Task, dict[tuple[int, int], str]] = {  # dimensions of predictions and labels
+    "classification": {(2, 1): "predictions (n, classes) and labels (n,)"},
+    "multilabel": {(2, 2): "predictions and labels (n, k)"},
+    "regression": {(1, 1): "predictions (n,) and labels (n,)", (2, 2): "(n, k) both"},
+}
 SMALLEST = float(np.finfo(np.float64).eps)  # probability given to a label that was ruled out
 
 
@@ -38,6 +44,7 @@ class Metric:
     """A metric, its direction, and the loss per example that the guard compares.
 
     Predictions: (n, classes) probabilities, or (n,) in the label's units. Labels: (n,) class indices or numbers.
+    Of several labels, or numbers, both are (n, k), predictions probabilities of each label by itself.
     """
 
     name: str
@@ -57,12 +64,11 @@ class Metric:
 
     def losses(self, predictions: Floats, labels: Labels) -> Floats:
         """Compute the loss of each example, lower is better: (n,). Raises ValueError on shapes that do not fit."""
-        dimensions = 2 if self.task == "classification" else 1
-        if predictions.ndim != dimensions or labels.shape != predictions.shape[:1] or not labels.size:
-            shape = "(n, classes)" if dimensions == 2 else "(n,)"
-            raise ValueError(
-                f"{self.name} needs predictions {shape} and labels (n,); got {predictions.shape} and {labels.shape}"
-            )
+        shapes = SHAPES[self.task]
+        alike = labels.shape == (predictions.shape[:1] if self.task == "classification" else predictions.shape)
+        if (predictions.ndim, labels.ndim) not in shapes or not alike or not labels.size:
+            expected = " or ".join(shapes.values())
+            raise ValueError(f"{self.name} needs {expected}; got {predictions.shape} and {labels.shape}")
         return self.per_example(np.asarray(predictions, np.float64), labels)
 
     def rank(self, value: float) -> float:
@@ -79,12 +85,13 @@ class Metric:
 
 def get_metric(name: str | None, task: Task, n_classes: int | None = None) -> Metric:
     """Find a metric by name; None is the task's default. Raises InputError with the names there are."""
-    names = [metric.name for metric in METRICS.values() if metric.task == task]
+    table = MULTILABEL if task == "multilabel" else METRICS
+    names = [metric.name for metric in table.values() if metric.task == task]
     name = names[0] if name is None else name
     if name in names:
-        if METRICS[name].binary and n_classes not in (None, 2):
+        if table[name].binary and n_classes not in (None, 2):
             raise InputError(f"two classes for {name} (f1_macro takes more)", f"{n_classes} classes", "task.metric")
-        return METRICS[name]
+        return table[name]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise InputError(f"a metric for {task}: {', '.join(names)}", f"{name!r}{hint}", "task.metric")
@@ -103,14 +110,39 @@ def _cross_entropies(predictions: Floats, labels: Labels) -> Floats:
     return losses
 
 
-def _squared_errors(predictions: Floats, labels: Labels) -> Floats:
+def _errors(predictions: Floats, labels: Labels) -> Floats:
     errors: Floats = predictions - labels.astype(np.float64)
-    return np.square(errors)
+    return errors
+
+
+def _squared_errors(predictions: Floats, labels: Labels) -> Floats:
+    return _average(np.square(_errors(predictions, labels)))
 
 
 def _absolute_errors(predictions: Floats, labels: Labels) -> Floats:
-    errors: Floats = predictions - labels.astype(np.float64)
-    return np.abs(errors)
+    return _average(np.abs(_errors(predictions, labels)))
+
+
+def _shares_of_roots(predictions: Floats, labels: Labels) -> Floats:
+    squares = np.square(_errors(predictions, labels))
+    if labels.ndim == 1:
+        return squares
+    roots = np.sqrt(squares.mean(axis=0))
+    return _average(squares / np.where(roots > 0, roots, 1.0) + roots) / 2
+
+
+def _unexplained(predictions: Floats, labels: Labels) -> Floats:
+    squares = np.square(_errors(predictions, labels))
+    if labels.ndim == 1:
+        return squares
+    variance = labels.var(axis=0, dtype=np.float64)
+    constant = np.where(squares.any(axis=0), 1.0, 0.0)  # only perfect predictions explain an output that never varies
+    return _average(np.where(variance > 0, squares / np.where(variance > 0, variance, 1.0), constant))
+
+
+def _average(values: Floats) -> Floats:
+    """Average over the outputs, where there are several: (n,)."""
+    return values if values.ndim == 1 else values.mean(axis=1)
 
 
 def _mean(losses: Floats, labels: Labels) -> float:
@@ -122,18 +154,27 @@ def _share_right(losses: Floats, labels: Labels) -> float:
 
 
 def _root_mean(losses: Floats, labels: Labels) -> float:
-    return math.sqrt(losses.mean())
+    return math.sqrt(losses.mean()) if labels.ndim == 1 else float(losses.mean())
 
 
 def _explained(losses: Floats, labels: Labels) -> float:
+    if labels.ndim == 2:
+        return 1.0 - float(losses.mean())
     total = float(np.square(labels - labels.mean(dtype=np.float64)).sum())
     if total == 0.0:  # constant labels: only perfect predictions explain them
         return 1.0 if not losses.any() else 0.0
     return 1.0 - float(losses.sum()) / total
 
 
-def _whole(name: str, statistic: statistics.Statistic, *, kind: Kind = "whole", binary: bool = False) -> Metric:
-    return Metric(name, "classification", True, True, kind, _share_right, statistic.losses, statistic, binary=binary)
+def _whole(
+    name: str,
+    statistic: statistics.Statistic,
+    *,
+    task: Task = "classification",
+    kind: Kind = "whole",
+    binary: bool = False,
+) -> Metric:
+    return Metric(name, task, True, True, kind, _share_right, statistic.losses, statistic, binary=binary)
 
 
 METRICS = {  # the first of each task is its default
@@ -149,9 +190,24 @@ METRICS = {  # the first of each task is its default
         _whole("balanced_accuracy", statistics.BALANCED_ACCURACY),
         _whole("mcc", statistics.MCC),
         _whole("average_precision", statistics.AVERAGE_PRECISION),
-        Metric("rmse", "regression", False, False, "real", _root_mean, _squared_errors),
+        Metric("rmse", "regression", False, False, "real", _root_mean, _shares_of_roots),
         Metric("mse", "regression", False, False, "real", _mean, _squared_errors),
         Metric("mae", "regression", False, False, "real", _mean, _absolute_errors),
-        Metric("r2", "regression", True, False, "real", _explained, _squared_errors),
+        Metric("r2", "regression", True, False, "real", _explained, _unexplained),
+    )
+}
+
+_of_labels = partial(_whole, task="multilabel")
+MULTILABEL = {
+    metric.name: metric
+    for metric in (
+        Metric("hamming_loss", "multilabel", False, True, "real", _mean, multilabel.mistaken_shares),
+        Metric("accuracy", "multilabel", True, True, "zero_one", _share_right, multilabel.mistakes),
+        Metric("log_loss", "multilabel", False, False, "real", _mean, multilabel.cross_entropies, least=75),
+        _of_labels("f1_macro", multilabel.F1_MACRO),
+        _of_labels("f1_micro", multilabel.F1_MICRO),
+        Metric("f1_samples", "multilabel", True, True, "real", _share_right, multilabel.f1_losses),
+        _of_labels("average_precision", multilabel.AVERAGE_PRECISION),
+        _of_labels("auroc", multilabel.AUROC),
     )
 }

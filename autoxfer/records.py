@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Modality = Literal["image", "vector", "table", "text"]
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "multilabel", "regression"]
 Decision = Literal["accepted", "harmful", "undecided", "untested"]
 TrialState = Literal["complete", "pruned", "failed"]
 

@@ -4,7 +4,8 @@ r"""Metrics that are no mean of losses: a value of all examples together, weight
 |---------|---------------------------------------------------------------------|--------------|
 | n       | examples                                                            | scalar       |
 | B       | weightings: resamples, exchanges, or the one where all count once   | scalar       |
-| answers | decided classes (n, 1), or scores (n, classes)                      | (n, width)   |
+| answers | decided classes (n, 1), or scores (n, classes); of several labels   | (n, width)   |
+|         | (``multilabel``) 0/1 decisions or scores, (n, k) both               |              |
 | weights | how often each example counts                                       | (B, n)       |
 | T       | the statistic                                                       | (B,)         |
 | g       | influence: dT / dweight of each example; sums to 0 where all count  | (B, n)       |
@@ -19,7 +20,7 @@ a mean over classes; an area without both kinds of examples is .5, what chance g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -43,8 +44,15 @@ class Statistic:
     decided: bool  # reads which class was decided for; else the classes' scores
 
     def answers(self, predictions: Floats, labels: NDArray[Any]) -> Floats:
-        """Reduce probabilities (n, classes) to what is read; a row with a NaN in it is the worst answer: (n, width)."""
+        """Reduce probabilities (n, classes) to what is read; a row with a NaN in it is the worst answer: (n, width).
+
+        Labels (n, k) are several for each example, and so are decisions.
+        """
         usable = np.asarray(np.isfinite(predictions).all(axis=1))
+        if labels.ndim == 2:
+            read = (predictions >= 0.5).astype(np.float64) if self.decided else predictions
+            worst = 1.0 - labels if self.decided else 2.0 - 3.0 * labels  # beyond any probability
+            return np.where(usable[:, None], read, worst)
         if self.decided:
             return np.where(usable, predictions.argmax(axis=1), -1.0)[:, None]
         scores = np.where(usable[:, None], predictions, 2.0)
@@ -90,7 +98,7 @@ def _tallies(answers: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, 
     return weights @ (actual * chosen), weights @ chosen, weights @ actual
 
 
-def _ratio(over: Tensor, under: Tensor, otherwise: float = 0.0) -> Tensor:
+def ratio(over: Tensor, under: Tensor, otherwise: float = 0.0) -> Tensor:
     """Divide where there is something to divide by; its gradient is no NaN elsewhere."""
     there = under > 0
     return torch.where(there, over / torch.where(there, under, 1.0), otherwise)
@@ -99,17 +107,17 @@ def _ratio(over: Tensor, under: Tensor, otherwise: float = 0.0) -> Tensor:
 def _f1_macro(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     hits, decided, actual = _tallies(answers, labels, weights)
     present = decided + actual
-    return _ratio(2 * hits, present).sum(dim=1) / (present > 0).sum(dim=1).clamp(min=1)
+    return ratio(2 * hits, present).sum(dim=1) / (present > 0).sum(dim=1).clamp(min=1)
 
 
 def _f1(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     hits, decided, actual = (tally[:, 1] for tally in _tallies(answers, labels, weights))
-    return _ratio(2 * hits, decided + actual)
+    return ratio(2 * hits, decided + actual)
 
 
 def _balanced_accuracy(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     hits, _, actual = _tallies(answers, labels, weights)
-    return _ratio(hits, actual).sum(dim=1) / (actual > 0).sum(dim=1).clamp(min=1)
+    return ratio(hits, actual).sum(dim=1) / (actual > 0).sum(dim=1).clamp(min=1)
 
 
 def _mcc(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -122,41 +130,51 @@ def _mcc(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def _auroc(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    return _over_classes(_area, 0.5, answers, labels, weights)
+    return over_columns(area, _classes(answers, labels), weights, otherwise=0.5)
 
 
 def _average_precision(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    return _over_classes(_precision, 0.0, answers, labels, weights)
+    return over_columns(precision, _classes(answers, labels), weights, otherwise=0.0)
 
 
-def _over_classes(
-    one: Callable[[Tensor, Tensor], Tensor], otherwise: float, answers: Tensor, labels: Tensor, weights: Tensor
-) -> Tensor:
-    """Average a statistic of one class against the rest; of two classes, the second is the one: (B,)."""
+def _classes(answers: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Set each class against the rest, as scores and truth (n,); of two classes, the second is the one."""
     classes = [1] if answers.shape[1] == 2 else sorted(set(labels.tolist()))
+    return [(answers[:, one], labels == one) for one in classes]
+
+
+def over_columns(
+    one: Callable[[Tensor, Tensor], Tensor],
+    columns: Sequence[tuple[Tensor, Tensor]],  # scores and truth of each, (n,)
+    weights: Tensor,
+    *,
+    otherwise: float,
+    every: bool = False,  # count columns without a true or without a false example too
+) -> Tensor:
+    """Average a statistic of scores against a truth over columns; ``otherwise`` where none counts: (B,)."""
     values, there = [], []
-    for one_class in classes:
-        scores, place = torch.unique(answers[:, one_class], return_inverse=True)
+    for answers, truth in columns:
+        scores, place = torch.unique(answers, return_inverse=True)
         masses = weights.new_zeros(len(weights), len(scores))
-        positive = (labels == one_class).to(weights)
+        positive = truth.to(weights)
         hit, missed = (masses.index_add(1, place, weights * kind) for kind in (positive, 1 - positive))
         values.append(one(hit, missed))
-        there.append((hit.sum(dim=1) > 0) & (missed.sum(dim=1) > 0))
+        there.append((hit.sum(dim=1) > 0) & (missed.sum(dim=1) > 0) | every)
     present = torch.stack(there).to(weights)
-    return _ratio((torch.stack(values) * present).sum(dim=0), present.sum(dim=0), otherwise)
+    return ratio((torch.stack(values) * present).sum(dim=0), present.sum(dim=0), otherwise)
 
 
-def _area(hit: Tensor, missed: Tensor) -> Tensor:
+def area(hit: Tensor, missed: Tensor) -> Tensor:
     """Share of pairs that are in order, ties half; both (B, distinct scores), from the lowest score."""
     below = missed.cumsum(dim=1) - missed / 2
-    return _ratio((hit * below).sum(dim=1), hit.sum(dim=1) * missed.sum(dim=1))
+    return ratio((hit * below).sum(dim=1), hit.sum(dim=1) * missed.sum(dim=1))
 
 
-def _precision(hit: Tensor, missed: Tensor) -> Tensor:
+def precision(hit: Tensor, missed: Tensor) -> Tensor:
     """Mean over the class's examples of the precision at their score; both (B, distinct scores), from the lowest."""
     found = hit.flip(1).cumsum(dim=1)
     shown = found + missed.flip(1).cumsum(dim=1)
-    return _ratio((hit.flip(1) * _ratio(found, shown)).sum(dim=1), hit.sum(dim=1))
+    return ratio((hit.flip(1) * ratio(found, shown)).sum(dim=1), hit.sum(dim=1))
 
 
 AUROC = Statistic("AUROC", _auroc, decided=False)

@@ -51,7 +51,7 @@ class Clustered(Referenced, RealValued):
     groups: NDArray[np.int64]  # (n,)
     zero_one: bool = False
     title: str = ""
-    labels: NDArray[np.int64] | None = None  # (n,) where the metric reads scores
+    labels: NDArray[np.int64] | None = None  # (n,), or several for each example (n, k), where the metric reads scores
 
     @property
     def approximate(self) -> bool:
@@ -139,6 +139,8 @@ class Clustered(Referenced, RealValued):
         """Say that a class occurs too rarely for its scores to be compared."""
         if self.labels is None:
             return ""
+        if self.labels.ndim == 2:
+            return self.rare_label(self.labels)
         classes, counts = np.unique(np.unique([self.labels, self.place], axis=1)[0], return_counts=True)
         if len(classes) < 2:
             return f"{self.title} needs two classes, and all guard examples are of one"
@@ -146,6 +148,17 @@ class Clustered(Referenced, RealValued):
             return ""
         unit = "groups" if self.n_groups < self.n else "guard examples"
         return f"{self.title} needs at least {MIN_CLASS} {unit} with each class, and one has {counts.min()}"
+
+    def rare_label(self, labels: NDArray[np.int64]) -> str:
+        """Say the same of several labels (n, k), each of which has to be true somewhere and false somewhere."""
+        held = np.zeros((2, self.n_groups, labels.shape[1]))
+        np.add.at(held[0], self.place, labels)
+        np.add.at(held[1], self.place, 1 - labels)
+        fewest = int((held > 0).sum(axis=1).min())
+        if fewest >= MIN_CLASS:
+            return ""
+        unit = "groups" if self.n_groups < self.n else "guard examples"
+        return f"{self.title} needs at least {MIN_CLASS} {unit} with and {MIN_CLASS} without each label, not {fewest}"
 
     def summary(self) -> str:
         """As in "fixed 34, broke 18 of 300 in 60 groups"."""

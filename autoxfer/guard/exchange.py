@@ -67,7 +67,7 @@ class Exchange(Referenced):
     statistic: Statistic
     candidate: Floats  # (n, width) answers
     baseline: Floats  # (n, width)
-    labels: NDArray[np.int64]  # (n,)
+    labels: NDArray[np.int64]  # (n,), or (n, k) several for each example
     tolerance: float  # the margin
     groups: NDArray[np.int64] | None = None  # (n,)
     method: ClassVar[str] = "exchange test"
@@ -94,12 +94,14 @@ class Exchange(Referenced):
 
     @cached_property
     def kinds(self) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Both answers, the candidate's first (2 m, width); label, count and group of each kind (m,)."""
+        """Both answers, the candidate's first (2 m, width); label (or labels), count and group of each kind (m,)."""
         group = np.zeros(self.n) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
         rows = np.column_stack([group, self.labels, self.candidate, self.baseline])
         rows, counts = np.unique(rows, axis=0, return_counts=True)
-        answers = np.concatenate(np.split(rows[:, 2:], 2, axis=1))
-        return answers, rows[:, 1].astype(np.int64), counts, rows[:, 0].astype(np.int64)
+        width = self.candidate.shape[1]
+        answers = np.concatenate([rows[:, -2 * width : -width], rows[:, -width:]])
+        labels = rows[:, 1 : -2 * width].reshape(-1, *self.labels.shape[1:])
+        return answers, labels.astype(np.int64), counts, rows[:, 0].astype(np.int64)
 
     @cached_property
     def seen(self) -> tuple[float, float]:
@@ -138,7 +140,7 @@ class Exchange(Referenced):
     def _gains(self, exchanged: Floats) -> tuple[Floats, Floats]:
         """Compute gain and error where so many examples of each kind have changed places: k (B, m) -> (B,), (B,)."""
         answers, labels, counts, group = self.kinds
-        labels, kept, m = np.tile(labels, 2), counts - exchanged, len(counts)
+        labels, kept, m = np.concatenate([labels, labels]), counts - exchanged, len(counts)
         first, up = self.statistic.differentiate(answers, labels, np.concatenate([kept, exchanged], axis=1))
         second, down = self.statistic.differentiate(answers, labels, np.concatenate([exchanged, kept], axis=1))
         stayed, moved = up[:, :m] - down[:, m:], up[:, m:] - down[:, :m]  # g of one example

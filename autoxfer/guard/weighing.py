@@ -77,7 +77,7 @@ def weigh_whole(
     statistic: Statistic,
     candidate: Floats,  # (n_guard, classes) probabilities
     baseline: Floats,  # (n_guard, classes)
-    labels: NDArray[Any],  # (n_guard,)
+    labels: NDArray[Any],  # (n_guard,), or (n_guard, k) several for each example
     *,
     margin: float = 0.0,
     groups: NDArray[np.int64] | None = None,
@@ -102,7 +102,8 @@ def _pair(candidate_loss: ArrayLike, baseline_loss: ArrayLike) -> tuple[Floats, 
 
 
 def _check(candidate: Floats, baseline: Floats, labels: NDArray[Any]) -> None:
-    fits = candidate.ndim == 2 and candidate.shape == baseline.shape and labels.shape == candidate.shape[:1]
+    alike = labels.shape in (candidate.shape[:1], candidate.shape)
+    fits = candidate.ndim == 2 and candidate.shape == baseline.shape and alike
     if not fits or not labels.size:
         raise ValueError(
             f"paired predictions need one shape (n_guard, classes) and labels (n_guard,); "

@@ -148,7 +148,9 @@ def _labelled(
     labels: NDArray[Any], names: tuple[str, ...], spec: DataSpec, where: str
 ) -> tuple[tuple[Literal["classification", "regression"], tuple[str, ...], str], NDArray[Any]]:
     """Tell the task from the labels' type, unless the user says it: fractions are regression."""
-    task = spec.task or ("regression" if labels.dtype.kind == "f" else "classification")
+    task: Literal["classification", "regression"] = "classification"
+    if spec.task == "regression" or (spec.task is None and labels.dtype.kind == "f"):
+        task = "regression"
     if task == "regression":
         return (task, (), spec.target or "label"), numbers(labels, where)
     y, classes = index(labels, names, where)
