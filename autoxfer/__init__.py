@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
         start_head as start_head,
         with_head as with_head,
     )
+    from autoxfer.cells import as_text as as_text
     from autoxfer.config import RunConfig as RunConfig
     from autoxfer.dataset import (
         Column as Column,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
         DataSpec as DataSpec,
         Schema as Schema,
     )
-    from autoxfer.encoding import as_text as as_text, encode as encode
+    from autoxfer.encoding import encode as encode
     from autoxfer.errors import AutoxferError as AutoxferError, InputError as InputError, Unsupported as Unsupported
     from autoxfer.hooks import hookimpl as hookimpl
     from autoxfer.linear import (
@@ -88,7 +89,7 @@ _HOMES = {
     "Dataset": "dataset",
     "DatasetReader": "dataset",
     "Schema": "dataset",
-    "as_text": "encoding",
+    "as_text": "cells",
     "encode": "encoding",
     "RunConfig": "config",
     "Result": "result",

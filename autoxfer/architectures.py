@@ -14,6 +14,7 @@ from torch import nn
 from autoxfer.boosting import Boosting
 from autoxfer.layout import ChannelsLast
 from autoxfer.linear import linear_path
+from autoxfer.mixednets import BoostingMixed, CompactMixed, Mixed, TfIdfMixed
 from autoxfer.records import Modality
 from autoxfer.strategy import Architecture, Candidate, Fitted, Input, Raw, TrainData, Trainer
 from autoxfer.textnets import CompactText, TfIdf
@@ -111,22 +112,34 @@ class LinearModel(nn.Linear):
 
 
 def architectures(
-    modality: Modality, shape: tuple[int, ...], sources: Sequence[Source], vocabulary: Vocabulary | None = None
+    modality: Modality,
+    shape: tuple[int, ...],
+    sources: Sequence[Source],
+    vocabulary: Vocabulary | None = None,  # of texts
+    n_words: int = 0,  # ids of it that a mixed example begins with
 ) -> Mapping[str, Architecture]:
     """Everything that can be trained from scratch for examples of ``shape``: what suits the modality, the sources' own.
 
     The first stands for the network of a size; all but its other sizes are tried before the search.
-    ``vocabulary`` is that of texts.
     """
     found: dict[str, Architecture] = {}
-    if vocabulary is not None:
+    if vocabulary is not None and modality == "mixed":
+        mixed = Mixed(vocabulary, n_words, prod(shape) - n_words)
+        found |= {name: CompactMixed(mixed, width) for name, width in WIDTHS.items()}
+        found["tfidf"] = TfIdfMixed(mixed)
+        found |= {name: BoostingMixed(mixed, settings) for name, settings in _boosting(mixed.n_columns).items()}
+    elif vocabulary is not None:
         found |= {name: CompactText(len(vocabulary.words), width) for name, width in WIDTHS.items()}
         found["tfidf"] = TfIdf(vocabulary)
     else:
         found |= {name: Compact(shape, width) for name, width in WIDTHS.items()}
     if modality in ("table", "vector"):
         width = prod(shape)
-        small = Boosting(width, n_leaves=4, min_leaf=3, penalty=1.0, learning_rate=0.05, columns=0.5)
-        found |= {"boosting": Boosting(width), "boosting_small": small, "linear": Linear(width)}
+        found |= {**_boosting(width), "linear": Linear(width)}
     found.update({source.name: source.architecture for source in sources})
     return found
+
+
+def _boosting(width: int) -> dict[str, Boosting]:
+    small = Boosting(width, n_leaves=4, min_leaf=3, penalty=1.0, learning_rate=0.05, columns=0.5)
+    return {"boosting": Boosting(width), "boosting_small": small}

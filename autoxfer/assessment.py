@@ -104,10 +104,11 @@ class _Sample:
         return torch.cat([flat(features.some(name, "train", part)) for part in torch.split(self.rows, PART)])
 
     def _flat_raw(self, values: Tensor) -> Tensor:
-        """Turn examples into not too many columns: counts of the frequent words, small pictures, or what there is."""
-        if self.setting.stored.modality == "text":
-            known = [ids[(ids >= 0) & (ids < MOST_COLUMNS)] for ids in values]
-            return torch.stack([torch.bincount(ids, minlength=MOST_COLUMNS) for ids in known]).float().cpu()
+        """Turn examples into not too many columns: counts of the frequent words, small pictures, what else there is."""
+        if n_words := self.setting.features.preparation.n_words:
+            known = [ids[(ids >= 0) & (ids < MOST_COLUMNS)] for ids in values[:, :n_words].int()]
+            counts = torch.stack([torch.bincount(ids, minlength=MOST_COLUMNS) for ids in known])
+            return torch.cat([counts, values[:, n_words:]], 1).float().cpu()
         if values.dim() == 4 and min(values.shape[2:]) > SIDE:
             values = functional.adaptive_avg_pool2d(values, SIDE)
         flat = _flat(values)

@@ -118,11 +118,12 @@ class Trees(nn.Module):
         """Boost with the architecture's own settings and with some drawn ones; the tune split chooses when to stop."""
         x, y = data[Raw()].double().cpu().numpy(), data.labels.cpu().numpy().ravel()
         try:
-            return trainer.choose(candidate, self._states(x, y))
+            return trainer.choose(candidate, self.states(x, y))
         finally:
             self.counted = CHECKPOINTS[-1]
 
-    def _states(self, x: NDArray[np.float64], y: NDArray[Any]) -> Iterator[tuple[dict[str, Any], Mapping[str, Tensor]]]:
+    def states(self, x: NDArray[np.float64], y: NDArray[Any]) -> Iterator[tuple[dict[str, Any], Mapping[str, Tensor]]]:
+        """Boost on x (n, width), y (n,); give what the trees are after each of ``CHECKPOINTS``, for ``choose``."""
         for settings in (self.settings, *(self.settings.draw() for _ in range(N_DRAWS))):
             state = self.read(boost(settings, x, y, self.n_outputs))
             values = state["values"]

@@ -18,7 +18,7 @@ from autoxfer.tokens import Tokenizer
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, or the column that holds the texts."""
+    """One column of a table, or a column of texts."""
 
     name: str
     kind: Literal["numeric", "categorical", "text"]
@@ -27,6 +27,8 @@ class Column:
     @property
     def natural_names(self) -> list[str]:
         """Name its one-hot columns, "workclass=Private"; a number stays one column under its own name."""
+        if self.kind == "text":
+            return []
         return [f"{self.name}={each}" for each in self.categories] if self.kind == "categorical" else [self.name]
 
 
@@ -39,7 +41,7 @@ class Schema:
     shape: tuple[int, ...]  # of one stored example: (height, width), (height, width, channels), (width,); () = a string
     dtype: Literal["uint8", "float32", "int32", "str"]
     classes: tuple[str, ...] = ()  # names in the order of the label's index, or of several labels; none for regression
-    columns: tuple[Column, ...] = ()  # tables; of text the one that holds it
+    columns: tuple[Column, ...] = ()  # of a table; of text those that hold it; mixed: these, then those
     target: str = "label"
     tokenizers: tuple[Tokenizer, ...] = field(default=(), repr=False)  # of text stored as ids, side by side
     targets: tuple[str, ...] = field(default=(), repr=False)  # names of a regression's outputs; none = one output
@@ -48,6 +50,21 @@ class Schema:
     def n_outputs(self) -> int:
         """How many numbers answer an example: classes, labels, or the outputs of a regression."""
         return len(self.classes) or max(1, len(self.targets))
+
+    @property
+    def text_columns(self) -> tuple[Column, ...]:
+        """The columns that hold texts, which are read as one."""
+        return tuple(column for column in self.columns if column.kind == "text")
+
+    @property
+    def table_columns(self) -> tuple[Column, ...]:
+        """The columns of numbers and categories."""
+        return tuple(column for column in self.columns if column.kind != "text")
+
+    @property
+    def n_ids(self) -> int:
+        """How many ids, those of all tokenizers, a stored example begins with."""
+        return sum(each.length for each in self.tokenizers)
 
     @property
     def natural_columns(self) -> tuple[str, ...]:
@@ -60,7 +77,8 @@ class Dataset:
     """A data set in memory.
 
     A table is stored as float32 codes (rows, columns): a category's index, a number, NaN where a value is missing.
-    Texts are strings (numpy's StringDType) until the sources' tokenizers are known.
+    Texts are strings (numpy's StringDType) until the sources' tokenizers are known; a mixed data set keeps them beside
+    its examples, which are those of a table until then.
     """
 
     name: str
@@ -70,22 +88,30 @@ class Dataset:
     parts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # the user's own splits: name -> rows
     warnings: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None  # (n,) which examples belong together (a patient's); None = each alone
+    texts: NDArray[Any] | None = None  # (n,) strings beside the examples of a mixed data set
 
     def fingerprint(self) -> str:
         """Hash what was read: examples, labels, schema and the user's own splits."""
         digest = hashlib.sha256((repr(self.schema) + "".join(map(repr, self.schema.targets))).encode())
-        if self.schema.dtype == "str":
-            for text in self.examples.tolist():
-                encoded = text.encode(errors="surrogatepass")
-                digest.update(len(encoded).to_bytes(8, "big") + encoded)
-        else:
-            digest.update(np.ascontiguousarray(self.examples).view(np.uint8).data)
+        for examples in (self.examples, self.texts):
+            if examples is None:
+                continue
+            if examples.dtype.kind in "TUO":
+                _digest_texts(digest, examples)
+            else:
+                digest.update(np.ascontiguousarray(examples).view(np.uint8).data)
         digest.update(np.ascontiguousarray(self.labels).view(np.uint8).data)
         if self.groups is not None:
             digest.update(b"groups" + np.ascontiguousarray(self.groups).tobytes())
         for name in sorted(self.parts):
             digest.update(name.encode() + self.parts[name].tobytes())
         return digest.hexdigest()
+
+
+def _digest_texts(digest: Any, texts: NDArray[Any]) -> None:
+    for text in texts.tolist():
+        encoded = text.encode(errors="surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,7 @@ class DataSpec:
     target: str | None = None  # the label's column or key; None = the reader's default
     task: Task | None = None  # None = from the labels
     group: str | None = None  # the column or key that says which examples belong together; it is no feature
+    ignore: tuple[str, ...] = ()  # columns that are not to be learned from
     directory: Path = Path()  # where relative paths start
 
 

@@ -31,7 +31,9 @@ def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Any
         if not files:
             raise InputError(f"images ({', '.join(IMAGE_SUFFIXES)})", "none", str(path))
         return [{"file": str(file)} for file in files], np.stack([_read_image(schema, file) for file in files])
-    if schema.modality == "table" and suffix in (".csv", ".parquet"):
+    if schema.table_columns or len(schema.text_columns) > 1:
+        if suffix not in (".csv", ".parquet"):
+            raise InputError("a .csv or .parquet file", _kind(path), str(path))
         table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
         return _rows(len(next(iter(table.values()), ()))), table
     if schema.modality == "text" and suffix in (".csv", ".parquet", ".txt"):
@@ -40,10 +42,14 @@ def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Any
     if schema.modality in ("image", "vector") and suffix in (".npz", ".npy"):
         array = _read_array(path)
         return _rows(len(array) if array.ndim else 0), array
-    kinds = {"image": "a .npz or .npy file, an image or a folder of images", "table": "a .csv or .parquet file"}
+    kinds = {"image": "a .npz or .npy file, an image or a folder of images"}
     kinds["text"] = "a .csv or .parquet file, or a .txt file with a text in every line"
-    found = "a folder" if path.is_dir() else f"a {suffix} file" if suffix else "a file without an ending"
-    raise InputError(kinds.get(schema.modality, "a .npz or .npy file"), found, str(path))
+    raise InputError(kinds.get(schema.modality, "a .npz or .npy file"), _kind(path), str(path))
+
+
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return "a folder" if path.is_dir() else f"a {suffix} file" if suffix else "a file without an ending"
 
 
 def _column(schema: Schema, path: Path, suffix: str) -> list[Any]:

@@ -103,10 +103,9 @@ def own_look(setting: Setting, run_id: str) -> Look:
     data, rows = setting.dataset, setting.splits.rows.get("guard", ())
     guard = ""
     if len(rows):
-        groups = None if data.groups is None else data.groups[rows]
-        guard = replace(
-            data, examples=data.examples[rows], labels=data.labels[rows], groups=groups, parts={}
-        ).fingerprint()
+        groups, texts = (None if each is None else each[rows] for each in (data.groups, data.texts))
+        seen = replace(data, examples=data.examples[rows], labels=data.labels[rows], groups=groups, texts=texts)
+        guard = replace(seen, parts={}).fingerprint()
     text = json.dumps(configuration(setting), sort_keys=True, default=str)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Look(now, setting.fingerprint, guard, hashlib.sha256(text.encode()).hexdigest(), run_id)

@@ -140,7 +140,9 @@ def check_data(setting: Setting) -> datacheck.Check:
         f"source {name}": partial(setting.features.whole, Tap("last", name), "train") for name in setting.sources
     }
     if setting.dataset.schema.modality != "text" and math.prod(setting.dataset.schema.shape) <= NARROW:
-        features["the inputs"] = lambda: setting.features.whole(Raw(), "train").flatten(1)
+        n_words = setting.features.preparation.n_words  # which are names, not numbers
+        name = "the columns" if n_words else "the inputs"
+        features[name] = lambda: setting.features.whole(Raw(), "train").flatten(1)[:, n_words:]
     return datacheck.check(setting.dataset, setting.splits, features, setting.config.seed)
 
 

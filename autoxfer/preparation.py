@@ -29,7 +29,7 @@ class Unpack(nn.Module):
 
     Images: (B, C, H, W) in [0, 1]. Vectors: as they are. Tables: (B, D), a number as it is or the column's median
     where it is missing, a category one-hot or all zeros where it is missing or unknown; columns keep their order.
-    Text: the ids of all tokenizers, as they are (int32).
+    Text: the ids of all tokenizers, as they are (int32). Mixed: these ids (float32), then the columns as of a table.
     """
 
     column: Tensor  # (D,) the stored column that a natural one comes from
@@ -40,12 +40,13 @@ class Unpack(nn.Module):
         super().__init__()
         self.modality = schema.modality
         self.grey = len(schema.shape) == 2
-        if schema.modality != "table":
+        self.n_ids = schema.n_ids
+        if not schema.table_columns:
             return
-        medians = np.zeros(len(schema.columns), dtype=np.float32) if medians is None else medians
+        medians = np.zeros(len(schema.table_columns), dtype=np.float32) if medians is None else medians
         layout = [
-            (index, code, medians[index])
-            for index, column in enumerate(schema.columns)
+            (schema.n_ids + index, code, medians[index])
+            for index, column in enumerate(schema.table_columns)
             for code in (range(len(column.categories)) if column.kind == "categorical" else (float("nan"),))
         ]
         columns, codes, values = zip(*layout, strict=True)
@@ -62,7 +63,8 @@ class Unpack(nn.Module):
             return channels_first.to(torch.float32) / 255.0
         cell = stored.index_select(1, self.column)
         number = torch.where(cell.isnan(), self.median, cell)
-        return torch.where(self.code.isnan(), number, (cell == self.code).to(torch.float32))
+        table = torch.where(self.code.isnan(), number, (cell == self.code).to(torch.float32))
+        return torch.cat([stored[:, : self.n_ids], table], 1) if self.n_ids else table
 
 
 @final
@@ -86,15 +88,30 @@ class Standardise(nn.Module):
 
 @final
 class Columns(nn.Module):
-    """The ids of one tokenizer among those of all."""
+    """A span of what stands side by side: the ids of one tokenizer, as whole numbers, or a table's values."""
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, start: int, end: int, *, ids: bool = True) -> None:
         super().__init__()
-        self.start, self.end = start, end
+        self.start, self.end, self.ids = start, end, ids
 
     def forward(self, natural: Tensor) -> Tensor:
-        """(B, all tokenizers' ids) -> (B, end - start)."""
-        return natural[:, self.start : self.end]
+        """(B, everything) -> (B, end - start)."""
+        part = natural[:, self.start : self.end]
+        return part.to(torch.int32) if self.ids and part.is_floating_point() else part
+
+
+@final
+class Beside(nn.Module):
+    """Natural mixed batch -> the ids of the target's own words, then its columns standardised; float32."""
+
+    def __init__(self, n_words: int, n_ids: int, standardise: Standardise) -> None:
+        super().__init__()
+        self.n_words, self.n_ids = n_words, n_ids
+        self.standardise = standardise
+
+    def forward(self, natural: Tensor) -> Tensor:
+        """(B, ids + columns) -> (B, own words + columns)."""
+        return torch.cat([natural[:, : self.n_words], self.standardise(natural[:, self.n_ids :])], 1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,7 @@ class Preparation:
     """How a target's examples become numbers; its statistics come from the train split alone."""
 
     unpack: Unpack
-    standardise: Standardise | Columns  # of text: the target's own words
+    standardise: Standardise | Columns | Beside  # of text: the target's own words; mixed: these beside the columns
     natural_shape: tuple[int, ...]  # of one example: (channels, height, width) or (width,)
     tokenizers: tuple[Tokenizer, ...] = ()  # whose ids a natural text holds, side by side
     columns: tuple[str, ...] = ()  # of a table: what its natural values are called
@@ -110,7 +127,12 @@ class Preparation:
     @property
     def raw_shape(self) -> tuple[int, ...]:
         """Shape of one example after ``standardise``."""
-        return (self.tokenizers[0].length,) if self.tokenizers else tuple(self.natural_shape)
+        return (self.n_words + len(self.columns),) if self.tokenizers else tuple(self.natural_shape)
+
+    @property
+    def n_words(self) -> int:
+        """How many ids of the target's own words Raw() begins with."""
+        return self.tokenizers[0].length if self.tokenizers else 0
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -119,14 +141,23 @@ class Preparation:
 
     def adapt(self, source: Source) -> nn.Module:
         """Make what turns a natural batch into the source's input. Raises InputError where they do not fit."""
-        where = f"source {source.name!r}"
         if not self.tokenizers:
             return source.preprocess(self.natural_shape, self.columns)
         if source.tokenizer is None:
-            shape = "x".join(map(str, source.input_shape))
-            raise InputError("a source that reads text (hf:FOLDER)", f"one that reads {shape} numbers", where)
+            return self._adapt_to_columns(source)
         start, end = span(self.tokenizers, source.name)
         return nn.Sequential(Columns(start, end), source.preprocess((end - start,)))
+
+    def _adapt_to_columns(self, source: Source) -> nn.Module:
+        """Leave the texts out for a source that reads a table."""
+        if not self.columns or len(source.input_shape) != 1:
+            shape = "x".join(map(str, source.input_shape))
+            table = " or a table (input: {columns: [...]})" if self.columns else ""
+            expected = f"a source that reads text (hf:FOLDER){table}"
+            raise InputError(expected, f"one that reads {shape} numbers", f"source {source.name!r}")
+        end = self.natural_shape[0]
+        own = Columns(end - len(self.columns), end, ids=False)
+        return nn.Sequential(own, source.preprocess((len(self.columns),), self.columns))
 
 
 def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
@@ -141,11 +172,15 @@ def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
         mean, deviation = _pixel_statistics(train_examples)
         height, width = schema.shape[:2]
         return Preparation(unpack, Standardise(mean, deviation), (len(mean), height, width))
-    unpack = Unpack(schema, _medians(train_examples) if schema.modality == "table" else None)
-    natural = unpack(torch.from_numpy(np.ascontiguousarray(train_examples))).numpy().astype(np.float64)
+    n_ids, names = schema.n_ids, schema.natural_columns
+    unpack = Unpack(schema, _medians(train_examples[:, n_ids:]) if names else None)
+    stored = unpack(torch.from_numpy(np.ascontiguousarray(train_examples)))
+    natural = stored[:, n_ids:].numpy().astype(np.float64)
     standardise = Standardise(natural.mean(axis=0), natural.std(axis=0))
-    names = schema.natural_columns if schema.modality == "table" else ()
-    return Preparation(unpack, standardise, natural.shape[1:], columns=names)
+    if not n_ids:
+        return Preparation(unpack, standardise, natural.shape[1:], columns=names)
+    raw = Beside(schema.tokenizers[0].length, n_ids, standardise)
+    return Preparation(unpack, raw, tuple(stored.shape[1:]), schema.tokenizers, names)
 
 
 def _medians(stored: NDArray[np.float32]) -> NDArray[np.float32]:

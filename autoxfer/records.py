@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Modality = Literal["image", "vector", "table", "text"]
+Modality = Literal["image", "vector", "table", "text", "mixed"]
 Task = Literal["classification", "multilabel", "regression"]
 Decision = Literal["accepted", "harmful", "undecided", "untested"]
 TrialState = Literal["complete", "pruned", "failed"]

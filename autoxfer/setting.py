@@ -21,7 +21,7 @@ from torch import Tensor
 from autoxfer import datacheck, tokens, tuning
 from autoxfer.activations import open_store
 from autoxfer.architectures import RESERVED, architectures
-from autoxfer.encoding import encode
+from autoxfer.encoding import beside, encode
 from autoxfer.errors import InputError
 from autoxfer.features import Features
 from autoxfer.metrics import Metric, get_metric
@@ -216,6 +216,8 @@ def read(config: RunConfig) -> Material:
     loaders = [plugins.loader_for(spec) for spec in specs]
     spec = config.to_data_spec()
     dataset = plugins.reader_for(spec).read(spec)
+    if spec.ignore and not (dataset.schema.table_columns or dataset.schema.text_columns):
+        raise InputError("no columns to ignore: these data have none by name", ", ".join(spec.ignore), "task.ignore")
     if spec.group is not None and dataset.groups is None:
         raise InputError(
             "no group: these data do not say which examples belong together", repr(spec.group), "task.group"
@@ -246,7 +248,11 @@ def assemble(
         n_train=len(splits.rows["train"]),
         sources=(),
         architectures=architectures(
-            schema.modality, preparation.raw_shape, list(sources.values()), preparation.vocabulary
+            schema.modality,
+            preparation.raw_shape,
+            list(sources.values()),
+            preparation.vocabulary,
+            preparation.n_words,
         ),
     )
     studies, unavailable = plan_studies(config, material.strategies, general, features, rehearsed)
@@ -330,17 +336,22 @@ def _stored(
 
     Returns the schema, the examples, the sources that fit them, and warnings.
     """
-    if dataset.schema.modality != "text":
+    texts = dataset.examples if dataset.schema.modality == "text" else dataset.texts
+    if texts is None:
         return dataset.schema, dataset.examples, sources, ()
-    train = dataset.examples[splits.rows["train"]].tolist()
+    train = texts[splits.rows["train"]].tolist()
     readers = {name: source.tokenizer for name, source in sources.items() if source.tokenizer is not None}
     tokenizers = tokens.fit(train, readers)
-    schema = dataclasses.replace(
-        dataset.schema, shape=(sum(each.length for each in tokenizers),), dtype="int32", tokenizers=tokenizers
-    )
+    schema = dataclasses.replace(dataset.schema, tokenizers=tokenizers)
+    if dataset.texts is None:
+        schema = dataclasses.replace(schema, shape=(schema.n_ids,), dtype="int32")
+        examples = encode(schema, texts)
+    else:
+        schema = dataclasses.replace(schema, shape=(schema.n_ids + dataset.examples.shape[1],))
+        examples = beside(schema, texts.tolist(), dataset.examples)
     lengths = {each.source: each.length for each in tokenizers}
     fitted = {name: source.of_length(lengths[name]) if name in readers else source for name, source in sources.items()}
-    return schema, encode(schema, dataset.examples), fitted, tuple(tokens.cut_texts(tokenizers, train))
+    return schema, examples, fitted, tuple(tokens.cut_texts(tokenizers, train))
 
 
 def _labels(dataset: Dataset, splits: Splits, metric: Metric, device: torch.device) -> tuple[Tensor, dict[str, Target]]:

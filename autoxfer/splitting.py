@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,10 +122,8 @@ def _one_label(dataset: Dataset) -> str:
 
 def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:
     """Give exact copies one number, (n,), and say what is to be said of them."""
-    stored = dataset.examples + np.float32(0) if dataset.schema.dtype == "float32" else dataset.examples  # -0.0 is 0.0
     seen: dict[bytes, int] = {}
-    rows = (text.encode() for text in stored.tolist()) if dataset.schema.dtype == "str" else map(_bytes, stored)
-    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in _contents(dataset))
     group = np.array([seen.setdefault(digest, len(seen)) for digest in digests], dtype=np.int64)
     n, distinct = len(group), len(seen)
     if dataset.schema.modality == "table" and 2 * distinct < n:
@@ -141,8 +139,15 @@ def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:
     return group, warnings
 
 
-def _bytes(row: NDArray[Any]) -> memoryview:
-    return np.ascontiguousarray(row).data
+def _contents(dataset: Dataset) -> Iterator[bytes | memoryview]:
+    """Give what is equal where two examples are."""
+    stored = dataset.examples + np.float32(0) if dataset.schema.dtype == "float32" else dataset.examples  # -0.0 is 0.0
+    if dataset.schema.dtype == "str":
+        yield from (text.encode() for text in stored.tolist())
+    elif dataset.texts is None:
+        yield from (np.ascontiguousarray(row).data for row in stored)
+    else:
+        yield from (row.tobytes() + text.encode() for row, text in zip(stored, dataset.texts.tolist(), strict=True))
 
 
 def _tied(copies: Rows, groups: Rows, warnings: list[str]) -> Rows:

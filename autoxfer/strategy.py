@@ -27,7 +27,8 @@ API = 1
 class Raw:
     """The target's own example, normalised by the train split's statistics: (batch, *problem.shape).
 
-    Of a text the ids of its words (int32), -1 where it has ended: names, not numbers.
+    Of a text the ids of its words (int32), -1 where it has ended: names, not numbers. Of a mixed example these ids in
+    float32, then its columns; ``problem.architectures`` know where the one ends and the other begins.
     """
 
 

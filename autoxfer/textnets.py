@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -142,13 +142,16 @@ class LinearTerms(nn.Module):
         """Count the terms of the train split, solve for every strength, let the tune split choose."""
         ids = data[candidate.inputs[0]]
         self.to(ids.device)
+        path = solve_path(self.count(ids), data.labels.cpu().numpy(), self.bias.shape[0])
+        fitted = trainer.choose(candidate, ((s, {"weight": W, "bias": b}) for s, W, b in path))
+        return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})
+
+    def count(self, ids: Tensor) -> Any:
+        """Take the terms' weights from the train split's ids (n, words), and give its sparse matrix (n, terms)."""
         terms = torch.cat([self.terms(part) for part in torch.split(ids, 256)]).cpu()
         self.idf.copy_(_idf(terms, len(self.idf)))
         shares = torch.cat([self.shares(part.to(ids.device)).cpu() for part in torch.split(terms, 256)])
-        labels = data.labels.cpu().numpy()
-        path = _path(_matrix(terms, shares, len(self.idf)), labels, self.bias.shape[0])
-        fitted = trainer.choose(candidate, ((s, {"weight": W, "bias": b}) for s, W, b in path))
-        return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})
+        return _matrix(terms, shares, len(self.idf))
 
 
 def _idf(terms: Tensor, n_terms: int) -> Tensor:
@@ -170,14 +173,19 @@ def _matrix(terms: Tensor, shares: Tensor, n_terms: int) -> Any:
     return matrix
 
 
-def _path(features: Any, labels: Any, n_outputs: int) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """Solve from strong to weak: (strength, weights (terms, n_outputs), bias (n_outputs,))."""
+def solve_path(
+    features: Any, labels: Any, n_outputs: int, strengths: Sequence[float] = STRENGTHS
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Solve sparse features (n, terms) from strong to weak: (strength, weights (terms, n_outputs), bias (n_outputs,)).
+
+    Integer labels (n,) ask for logistic regression, floating-point labels (n, 1) for ridge regression.
+    """
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - heavy
     from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415
 
     classify = labels.dtype.kind == "i"
     model = LogisticRegression(max_iter=300, warm_start=True) if classify else None
-    for strength in STRENGTHS:
+    for strength in strengths:
         if model is None:
             ridge = Ridge(alpha=strength).fit(features, labels[:, 0])
             coefficients, intercept = np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)

@@ -477,16 +477,78 @@ def test_short_texts_are_known_by_their_columns_name(tmp_path):
         read(table(tmp_path, "name,label\n" + rows))
 
 
-def test_what_stands_beside_a_text_is_left_out_with_a_warning(tmp_path):
+def test_what_is_of_no_use_beside_a_text_is_left_out_with_a_warning(tmp_path):
     data = read(table(tmp_path, "words,kind,label\n" + sentences("z")))
-    assert data.schema.columns == (Column("words", "text"),)
-    assert data.warnings == ("only the texts in 'words' are learned from, not what stands beside: kind",)
+    assert (data.schema.modality, data.schema.columns) == ("text", (Column("words", "text"),))
+    assert data.warnings == ("left out, the same everywhere: kind",)
 
 
-def test_two_columns_of_texts_are_refused(tmp_path):
-    rows = "\n".join(f"this is sentence number {n},and one more sentence {n},{'xy'[n % 2]}" for n in range(30))
-    with pytest.raises(InputError, match="one column of texts, found 2: a, b"):
-        read(table(tmp_path, "a,b,label\n" + rows))
+def test_several_columns_of_texts_are_read_as_one(tmp_path):
+    rows = "\n".join(f"this is sentence number {n},{f'and one more {n}' * (n != 3)},{'xy'[n % 2]}" for n in range(30))
+    data = read(table(tmp_path, "b,review,label\n" + rows))
+    assert (data.schema.modality, data.schema.shape) == ("text", ())
+    assert data.schema.columns == (Column("b", "text"), Column("review", "text"))
+    assert data.examples[:4].tolist()[2:] == ["this is sentence number 2\nand one more 2", "this is sentence number 3"]
+    assert data.warnings == ("b, review are read as one text, joined in this order",)
+    again = encode(data.schema, {"review": ["red", ""], "b": [None, "blue"]})
+    assert again.tolist() == encode(data.schema, ["red", "blue"]).tolist() == ["red", "blue"]
+    with pytest.raises(InputError, match="texts in column 'review', found 7 in example 0"):
+        encode(data.schema, {"b": ["x"], "review": [7]})
+    with pytest.raises(InputError, match="the columns b, review, found none called review"):
+        encode(data.schema, {"b": ["x"]})
+
+
+def test_empty_texts_are_counted(tmp_path):
+    data = read(table(tmp_path, "words,label\n" + sentences() + "\n,x\n  ,y"))
+    assert data.warnings == ("2 of 32 texts are empty",)
+
+
+MIXED = "id,told,age,told too,job,same,label\n"
+
+
+def mixed(n=40):
+    texts = [(f"a tale of {k} men and a dog", f"which {k} others had told before") for k in range(n)]
+    rows = [
+        (k, a, "" if k == 3 else 20 + k % 9, b, ("cook", "smith")[k % 2], 1, "xy"[k % 2])
+        for k, (a, b) in enumerate(texts)
+    ]
+    return MIXED + "\n".join(",".join(map(str, row)) for row in rows)
+
+
+def test_texts_beside_columns_make_a_mixed_data_set(tmp_path):
+    data = read(table(tmp_path, mixed()))
+    assert (data.schema.modality, data.schema.shape, data.schema.dtype) == ("mixed", (2,), "float32")
+    told = [Column("told", "text"), Column("told too", "text")]
+    assert data.schema.columns == (*told, Column("age", "numeric"), Column("job", "categorical", ("cook", "smith")))
+    assert data.schema.natural_columns == ("age", "job=cook", "job=smith")
+    np.testing.assert_array_equal(data.examples[2:4], np.array([[22, 0], [np.nan, 1]], dtype=np.float32))
+    assert data.texts[2] == "a tale of 2 men and a dog\nwhich 2 others had told before"
+    assert data.warnings == (
+        "told, told too are read as one text, joined in this order",
+        "left out, a different number in every row: id",
+        "left out, the same everywhere: same",
+    )
+
+
+def test_a_mixed_data_sets_texts_and_columns_both_count_for_what_it_is(tmp_path):
+    prints = {read(table(tmp_path, text)).fingerprint() for text in (mixed(), mixed().replace("7 men", "x men"))}
+    assert len(prints | {read(table(tmp_path, mixed().replace("27", "28"))).fingerprint()}) == 3
+    last = mixed().splitlines()[-1]
+    for again, n in ((last, 1), (last.replace("dog", "cat"), 0)):  # the same columns beside another text
+        told = split(read(table(tmp_path, f"{mixed()}\n{again}")), None, 0).warnings
+        assert sum("1 of 41 examples are exact copies of another" in each for each in told) == n
+
+
+def test_columns_that_are_to_be_ignored_are_left_out(tmp_path):
+    path = table(tmp_path, mixed())
+    data = read(path, ignore=("age", "job", "told too"))
+    assert (data.schema.modality, [column.name for column in data.schema.columns]) == ("text", ["told"])
+    assert read(path, ignore=("told", "told too")).schema.modality == "table"
+    for name, found in {"agee": "'agee'; nearest: 'age'", "label": "'label', which is no feature anyway"}.items():
+        with pytest.raises(InputError, match=found):
+            read(path, ignore=(name,))
+    with pytest.raises(InputError, match="scikit-learn's data sets have none to leave out"):
+        read("sklearn:iris", ignore=("age",))
 
 
 @pytest.mark.parametrize(
@@ -588,17 +650,18 @@ def test_the_shared_omniglot_has_alphabets_as_an_easier_target(shared):
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "n_classes"),
+    ("name", "n", "n_classes", "beside"),
     [
-        ("trec6.csv", 5952, 6),
-        ("sst2.parquet", 9613, 2),
-        ("banking77.parquet", 13083, 77),
-        ("uci_sentiment_3domains.csv", 2982, 2),
+        ("trec6.csv", 5952, 6, ["label_fine"]),
+        ("sst2.parquet", 9613, 2, []),
+        ("banking77.parquet", 13083, 77, []),
+        ("uci_sentiment_3domains.csv", 2982, 2, ["domain"]),
     ],
 )
-def test_the_shared_texts_are_read_whole(shared, name, n, n_classes):
+def test_the_shared_texts_are_read_whole(shared, name, n, n_classes, beside):
     data = read(shared / "text" / name)
-    assert data.schema.modality == "text"
+    assert data.schema.modality == ("mixed" if beside else "text")
+    assert [column.name for column in data.schema.columns] == ["text", *beside]
     assert (len(data.examples), len(data.schema.classes)) == (n, n_classes)
 
 

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     "errors records metering",
     "tracing opening heads cutting preprocessing limits tokens activations layout",  # plain torch: what a source is made of
-    "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets augmentation "
+    "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets augmentation "
     "multilabel logistic",
-    "guard prospects diagnostics grouping splitting partitioning encoding preparation building inputfile winnerfiles",
+    "guard prospects diagnostics grouping splitting partitioning cells encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
     "datacheck rehearsal studies assessment looks searching setting finalists folding refitting result closing "

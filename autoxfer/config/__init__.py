@@ -61,6 +61,7 @@ class TaskConfig(Section):
     group: StrictStr | None = Field(
         default=None, description="text, in quotes where it is a number: the column or key whose examples stay together"
     )
+    ignore: list[StrictStr] = Field(default=[], description="names of columns that are not to be learned from")
     metric: StrictStr | None = Field(default=None, description="a metric's name; by default the task's")
     name: StrictStr = Field(
         default="", pattern=checks.NAME, description="letters, digits, '.', '_' and '-': the registered name"
@@ -219,7 +220,8 @@ class RunConfig(Section):
     def to_data_spec(self) -> DataSpec:
         """Say which data set to read."""
         location = str(Path(self.task.data).expanduser()) if self.task.data.startswith("~") else self.task.data
-        return DataSpec(location, self.task.target, self.task.kind, self.task.group, directory=self.directory)
+        ignore = tuple(self.task.ignore)
+        return DataSpec(location, self.task.target, self.task.kind, self.task.group, ignore, self.directory)
 
     def to_source_specs(self) -> tuple[SourceSpec, ...]:
         """Say which sources to load."""

@@ -131,10 +131,13 @@ def leak_warnings(dataset: Dataset, splits: Splits, seed: int = 0) -> tuple[str,
 
 def copies(dataset: Dataset, splits: Splits) -> dict[str, int]:
     """Count the examples that repeat another of their split, and those that stand in two splits, by content alone."""
-    content = {
+    content: dict[str, list[Any]] = {
         name: [row if isinstance(row, str) else np.ascontiguousarray(row).tobytes() for row in dataset.examples[rows]]
         for name, rows in splits.rows.items()
     }
+    if dataset.texts is not None:
+        for name, rows in splits.rows.items():
+            content[name] = list(zip(content[name], dataset.texts[rows].tolist(), strict=True))
     found = {name: len(keys) - len(set(keys)) for name, keys in content.items()}
     for one, other in itertools.combinations(content, 2):
         found[f"{one} and {other}"] = len(set(content[one]) & set(content[other]))

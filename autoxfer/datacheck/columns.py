@@ -23,7 +23,7 @@ Labels = NDArray[Any]
 BINS = 16
 FOLDS = 5
 SMOOTHING = 1.0  # examples of the average label that each bin is given
-MODALITIES = ("table", "vector")  # that have columns
+MODALITIES = ("table", "vector", "mixed")  # that have columns
 ENOUGH = 2000  # train examples that are looked at
 ALIKE = 0.99  # share of one value from which a column is nearly constant
 LABEL_ITSELF = 0.99  # score from which a column is nearly the label
@@ -83,7 +83,7 @@ def area(scores: Floats, positive: NDArray[np.bool_]) -> float:
 
 
 def columns_tell(dataset: Dataset, train: Rows, seed: int = 0) -> dict[str, float]:
-    """Measure each column of a table or vector by itself, on at most ``ENOUGH`` train rows."""
+    """Measure each column of numbers or categories by itself, on at most ``ENOUGH`` train rows."""
     if dataset.schema.modality not in MODALITIES:
         return {}
     rng = np.random.default_rng(derive_seed(seed, "check"))
@@ -108,7 +108,7 @@ def suspicious(told: Mapping[str, float]) -> tuple[str, ...]:
 def _columns(dataset: Dataset) -> list[tuple[str, bool]]:
     """Name each column, and say whether it is categorical."""
     if dataset.schema.columns:
-        return [(column.name, column.kind == "categorical") for column in dataset.schema.columns]
+        return [(column.name, column.kind == "categorical") for column in dataset.schema.table_columns]
     return [(f"column {index}", False) for index in range(dataset.schema.shape[0])]
 
 

@@ -75,7 +75,7 @@ def _signature(schema: Schema) -> Any:
     from mlflow.types import ColSpec, TensorSpec  # noqa: PLC0415
     from mlflow.types.schema import AnyType, Schema as Columns  # noqa: PLC0415
 
-    if schema.modality == "table":
+    if schema.table_columns or len(schema.text_columns) > 1:
         unchecked = AnyType()  # type: ignore[no-untyped-call]
         inputs = Columns([ColSpec(unchecked, column.name) for column in schema.columns])
     else:  # objects in one dimension: the only tensor that MLflow passes on as it came

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoxfer import Column, InputError, as_text
+from autoxfer import Column, as_text
 
 MOST_CATEGORIES = 50  # kept of one column, the most frequent; a rarer one counts as missing
 MANY_WORDS = 5  # words on average from which nearly unique strings are text
@@ -28,8 +28,8 @@ def is_number(text: str) -> bool:
     return True
 
 
-def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str], where: str) -> tuple[Column, ...]:
-    """Describe the columns that are worth learning from; warn of each that is left out. Raises InputError for none."""
+def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str]) -> tuple[Column, ...]:
+    """Describe the columns that are worth learning from; warn of each that is left out."""
     chosen: list[Column] = []
     dropped: dict[str, list[str]] = {}
     for name, values in features.items():
@@ -43,8 +43,6 @@ def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str], w
         else:
             chosen.append(_categorical(name, counts, warnings))
     warnings += [f"left out, {reason}: {', '.join(names)}" for reason, names in dropped.items()]
-    if not chosen:
-        raise InputError("columns to learn from beside the target", "none that is of use", where)
     return tuple(chosen)
 
 

@@ -48,7 +48,9 @@ def unknown_group(spec: DataSpec, names: Iterable[str]) -> InputError:
 
 
 def no_groups(spec: DataSpec, what: str) -> None:
-    """Refuse a group where the data cannot say which examples belong together. Raises InputError."""
+    """Refuse a group, or columns to ignore, where the data have no such columns. Raises InputError."""
+    if spec.ignore:
+        raise InputError(f"no columns to ignore: {what} have none to leave out", ", ".join(spec.ignore), "task.ignore")
     if spec.group is not None:
         raise InputError(f"no group: {what} do not say which examples belong together", repr(spec.group), "task.group")
 

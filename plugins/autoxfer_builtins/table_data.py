@@ -1,9 +1,14 @@
-"""Tables in .csv and .parquet files: numbers, categories, gaps or texts; a target; perhaps groups and own splits."""
+"""Tables in .csv and .parquet files: numbers, categories, gaps and texts; a target; perhaps groups and own splits.
+
+Columns of texts are read as one text, joined in their order by line breaks. Where other columns stand beside them that
+are of use, the data set is mixed.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -13,7 +18,17 @@ from numpy.typing import NDArray
 from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
 from autoxfer.records import Task
 from autoxfer_builtins.columns import choose_columns, is_number, text_columns
-from autoxfer_builtins.reading import LABELS, PARTS, group_codes, index, locate, numbers, unknown_group, unknown_target
+from autoxfer_builtins.reading import (
+    LABELS,
+    PARTS,
+    group_codes,
+    index,
+    locate,
+    nearest,
+    numbers,
+    unknown_group,
+    unknown_target,
+)
 
 SUFFIXES = (".csv", ".parquet")
 SPLIT = "split"
@@ -34,7 +49,7 @@ class TableReader(DatasetReader):
         return spec.location.lower().endswith(SUFFIXES)
 
     def read(self, spec: DataSpec) -> Dataset:
-        """Read the whole table. Raises InputError: ragged, empty, no such target, several texts, infinite numbers."""
+        """Read the whole table. Raises InputError: ragged, empty, no such target, nothing of use, infinite numbers."""
         path = locate(spec)
         table = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
         warnings: list[str] = []
@@ -42,27 +57,44 @@ class TableReader(DatasetReader):
         _check_group(list(table), spec, target)
         table, labels = _labelled(table, target, warnings, path.name)
         y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
-        features = {name: values for name, values in table.items() if name not in (target, SPLIT, spec.group)}
-        task: Task = "classification" if classes else "regression"
-        if texts := text_columns(features):
-            column = _only_text(texts, list(features), warnings, path.name)
-            schema = Schema("text", task, (), "str", classes, (column,), target)
-        else:
-            columns = choose_columns(features, warnings, path.name)
-            schema = Schema("table", task, (len(columns),), "float32", classes, columns, target)
+        beside = (target, SPLIT, spec.group, *_ignored(list(table), spec, target))
+        features = {name: values for name, values in table.items() if name not in beside}
+        schema = _schema(features, "classification" if classes else "regression", classes, target, warnings)
+        if not schema.columns:
+            raise InputError("columns to learn from beside the target", "none that is of use", path.name)
+        examples, texts = _examples(schema, features, warnings, path.name)
         parts = _parts(table[SPLIT], path.name) if SPLIT in table and target != SPLIT else {}
         groups = group_codes(table[spec.group], f"{path.name}: column {spec.group!r}") if spec.group else None
-        return Dataset(path.stem, schema, encode(schema, features, path.name), y, parts, tuple(warnings), groups)
+        return Dataset(path.stem, schema, examples, y, parts, tuple(warnings), groups, texts)
 
 
-def _only_text(texts: list[str], names: list[str], warnings: list[str], where: str) -> Column:
-    """Take the one column of texts; other columns cannot be learned from beside it yet."""
+def _schema(features: Table, task: Task, classes: tuple[str, ...], target: str, warnings: list[str]) -> Schema:
+    """Tell texts from what stands beside them; say what becomes of several."""
+    texts = tuple(Column(name, "text") for name in text_columns(features))
+    names = [column.name for column in texts]
     if len(texts) > 1:
-        raise InputError("one column of texts", f"{len(texts)}: {', '.join(texts)}", where)
-    others = [name for name in names if name not in texts]
-    if others:
-        warnings.append(f"only the texts in {texts[0]!r} are learned from, not what stands beside: {', '.join(others)}")
-    return Column(texts[0], "text")
+        warnings.append(f"{', '.join(names)} are read as one text, joined in this order")
+    columns = choose_columns({name: values for name, values in features.items() if name not in names}, warnings)
+    if not texts:
+        return Schema("table", task, (len(columns),), "float32", classes, columns, target)
+    if not columns:
+        return Schema("text", task, (), "str", classes, texts, target)
+    return Schema("mixed", task, (len(columns),), "float32", classes, (*texts, *columns), target)
+
+
+def _examples(
+    schema: Schema, features: Table, warnings: list[str], where: str
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Encode the examples, the texts of a mixed data set beside them, and count the empty texts."""
+    if schema.modality == "table":
+        return encode(schema, features, where), None
+    texts = encode(replace(schema, modality="text", columns=schema.text_columns), features, where)
+    n_empty = sum(not text.strip() for text in texts.tolist())
+    if n_empty:
+        warnings.append(f"{n_empty:,} of {len(texts):,} texts are empty")
+    if schema.modality == "text":
+        return texts, None
+    return encode(replace(schema, modality="table", columns=schema.table_columns), features, where), texts
 
 
 def _csv(path: Path) -> Table:
@@ -139,6 +171,16 @@ def _check_group(names: list[str], spec: DataSpec, target: str) -> None:
             what = "the target" if spec.group == target else "the column of the user's own splits"
             raise InputError(f"one of {', '.join(others)}", f"{spec.group!r}, {what}", "task.group")
         raise unknown_group(spec, others)
+
+
+def _ignored(names: list[str], spec: DataSpec, target: str) -> tuple[str, ...]:
+    """Take the columns that are not to be learned from. Raises InputError for one that is none, or means more."""
+    others = [name for name in names if name not in (target, SPLIT, spec.group)]
+    for name in spec.ignore:
+        if name not in others:
+            why = ", which is no feature anyway" if name in names else nearest(name, others)
+            raise InputError(f"columns among {', '.join(others)}", f"{name!r}{why}", "task.ignore")
+    return spec.ignore
 
 
 def _labelled(table: Table, target: str, warnings: list[str], where: str) -> tuple[Table, list[str]]:
