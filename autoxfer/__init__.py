@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
         softmax_path as softmax_path,
         strength_grid as strength_grid,
     )
+    from autoxfer.matching import match_classes as match_classes
     from autoxfer.prediction import Predictor as Predictor, load as load
     from autoxfer.records import Recipe as Recipe, Score as Score, SourceSpec as SourceSpec, Verdict as Verdict
     from autoxfer.result import Result as Result
@@ -81,6 +82,7 @@ _HOMES = {
     "ridge_path": "linear",
     "softmax_path": "linear",
     "strength_grid": "linear",
+    "match_classes": "matching",
     "Source": "source",
     "SourceLoader": "source",
     "TapInfo": "source",

@@ -6,7 +6,7 @@ The three ways share one module, ``Reader``, so that they cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
@@ -275,10 +275,13 @@ def _agree(kept: Tensor, sample: Tensor, n: int) -> bool:
 class TrainTensors:
     """The train split as a strategy sees it (strategy.TrainData)."""
 
-    def __init__(self, features: Features, problem: Problem, labels: Tensor) -> None:
+    def __init__(
+        self, features: Features, problem: Problem, labels: Tensor, center: Any = 0.0, spread: Any = 1.0
+    ) -> None:
         self._features = features
         self._problem = problem
         self._labels = labels
+        self._scale = center, spread  # of a regression's labels: numbers, or one for each output
 
     def __getitem__(self, name: Input) -> Tensor:
         return self._features.whole(resolve(name, self._problem), "train")
@@ -287,3 +290,11 @@ class TrainTensors:
     def labels(self) -> Tensor:
         """(n_train,) int64 classes, or (n_train, 1) float32 standardised by the train split."""
         return self._labels
+
+    @property
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a regression's labels, (n_outputs,) each, by which they were standardised."""
+        center, spread = (
+            torch.as_tensor(values, dtype=torch.float32).reshape(-1).to(self._labels.device) for values in self._scale
+        )
+        return center, spread

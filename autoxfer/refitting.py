@@ -52,6 +52,7 @@ def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any
         targets={},
         default_steps=lambda batch: tuning.default_steps(n_train, batch),
         choice=Choice.of(notes),
+        scale=(center, spread),
     )
     try:
         candidate = bench.train(job)

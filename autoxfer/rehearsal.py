@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from autoxfer.errors import AutoxferError, InputError
+from autoxfer.errors import AutoxferError, InputError, Unsupported
 from autoxfer.export import trace
 from autoxfer.records import Recipe
 from autoxfer.strategy import Candidate, Tap
@@ -29,6 +29,8 @@ def fault(strategy: type[Strategy], params: Mapping[str, Any], problem: Problem,
         with seeded(0, features.device), torch.no_grad():
             composed = features.compose(instance.build(problem), problem)
             shape = tuple(composed(features.stored("train")[:N]).shape)
+    except Unsupported as reason:
+        return str(reason)
     except Exception as error:  # whatever a strategy's own code, or torch under it, raises
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     expected = (min(N, problem.n_train), problem.n_outputs)

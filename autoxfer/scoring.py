@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ class Target:
 class Choice:
     """What a trial chose on its tune split, in place of that split where it is trained on too."""
 
-    kept: float | None = None  # share of the steps at which the kept checkpoint stood; None = not trained by gradient
+    # Share of the steps at which the kept checkpoint stood, of several runs one each; None = not trained by gradient.
+    kept: float | Sequence[float] | None = None
     chosen: Any = None  # label of the state that was kept among several
 
     @classmethod

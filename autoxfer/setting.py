@@ -254,6 +254,7 @@ def assemble(
             preparation.vocabulary,
             preparation.n_words,
         ),
+        classes=schema.classes,
     )
     studies, unavailable = plan_studies(config, material.strategies, general, features, rehearsed)
     warnings = (

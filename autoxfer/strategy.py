@@ -70,6 +70,8 @@ class Candidate:
     groups: tuple[Group, ...] = (Group(),)
     frozen: Mapping[str, Tensor] = field(default_factory=dict)  # parameter -> mask (bool) of entries that stay exactly
     penalty: Callable[[nn.Module], Tensor] | None = None  # any other term of the loss; scalar
+    # (outputs, the task's mean loss, rows of the train split) of a batch -> what is minimised, a mean over the batch
+    objective: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 class Architecture(Protocol):
@@ -98,6 +100,7 @@ class Problem:
     n_train: int
     sources: tuple[Source, ...]  # one; all of them for a multi-source strategy; none for scratch
     architectures: Mapping[str, Architecture]  # "compact", "compact_wide", and each source's own by the source's name
+    classes: tuple[str, ...] = ()  # names of the classes or labels, in the order of the outputs; none for regression
 
     @property
     def source(self) -> Source:
@@ -114,6 +117,10 @@ class TrainData(Protocol):
     @property
     def labels(self) -> Tensor:
         """(n_train,) int64 classes, or (n_train, 1) float32 standardised by the train split."""
+
+    @property
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a regression's labels, (n_outputs,) each, by which they were standardised."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +142,12 @@ class Trainer(Protocol):
     def recipe(self) -> Recipe:
         """The trial's training hyperparameters, ``steps`` filled in."""
 
-    def run(self, candidate: Candidate) -> Fitted:
-        """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included."""
+    def run(self, candidate: Candidate, share: float = 1.0) -> Fitted:
+        """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included.
+
+        With ``share`` for that share of the recipe's steps, a whole schedule: several runs make up one trial, each with
+        batches of its own. Where ``stopped`` says why one ended early, the trial is to end.
+        """
 
     def score(self, candidate: Candidate) -> Score:
         """Score the candidate as it stands on the tune split."""

@@ -56,12 +56,16 @@ class GradientTrainer:
         self._scored_at_once = Portion(at_once(features.device))
         self.pruned = False
         self.clock = Clock()
+        self._n_runs, self._done = 0, 0.0  # the share of the recipe's steps that earlier runs have made
+        self._curve: list[tuple[float, float]] = []
 
-    def run(self, candidate: Candidate) -> Fitted:
+    def run(self, candidate: Candidate, share: float = 1.0) -> Fitted:
         """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included.
 
-        Where memory runs out, the recipe's batch is computed in parts whose gradients add up to the same; only batch
-        normalisation then sees the statistics of the parts, and dropout draws other masks.
+        With ``share`` for that share of the recipe's steps, a whole schedule; what a trial's runs reached stands in
+        one curve, by which it may be stopped. Where memory runs out, the recipe's batch is computed in parts whose
+        gradients add up to the same; only batch normalisation then sees the statistics of the parts, and dropout draws
+        other masks.
 
         Raises FloatingPointError where the loss or the tune score is not finite, MemoryError where one example at a
         time is too much.
@@ -70,12 +74,14 @@ class GradientTrainer:
         keeper = _Keeper(module, candidate)
         optimiser = Optimiser(module, candidate.groups, self.recipe)
         inputs = self._inputs(candidate)
-        n_steps = self.recipe.steps or 1
+        start = self._begin(share)
+        n_steps = max(1, round((self.recipe.steps or 1) * share))
         batches = self._batches(n_steps if self._tune else round(n_steps * self._take("kept")))
-        draws = torch.Generator().manual_seed(derive_seed(self._seed, "augment"))
-        checks = sorted({max(1, round(n_steps * (i + 1) / CHECKS)) for i in range(CHECKS)}) if self._tune else []
+        draws = torch.Generator().manual_seed(self._seed_of("augment"))
+        n_checks = max(1, round(CHECKS * share)) if self._tune else 0
+        checks = sorted({max(1, round(n_steps * (i + 1) / n_checks)) for i in range(n_checks)})
         if self._tune:
-            keeper.offer(self.score(candidate), 0.0)
+            self._check(candidate, keeper, 0.0, start)
         stopped, step = "", 0
         set_modes(module)
         started = time.perf_counter()
@@ -89,19 +95,36 @@ class GradientTrainer:
                 if not math.isfinite(loss.item()):
                     raise FloatingPointError(f"the loss became {loss.item()} at step {step} of {n_steps}")
                 self.clock.steps_s += time.perf_counter() - started
-                share = step / n_steps
-                keeper.offer(self.score(candidate), share)
-                set_modes(module)
+                stopped = self._check(candidate, keeper, step / n_steps, start + share * step / n_steps)
                 started = time.perf_counter()
-                stopped = self._stops(keeper.curve, share) if step < n_steps else ""
                 if stopped:
                     break
         self.clock.n_steps += step
         optimiser.release()
-        fitted = keeper.fitted(step, stopped)
+        fitted = keeper.fitted(self._curve, step, stopped)
         if step and self._at_once.size < len(rows):
             fitted = replace(fitted, notes={**fitted.notes, "examples_at_once": self._at_once.size})
         return fitted
+
+    def _begin(self, share: float) -> float:
+        """Begin another run; the share of the trial's steps at which it starts."""
+        if share >= 1.0 or self._done >= 1.0 - 1e-9:  # not one of several that make up the trial together
+            self._curve, self._done = [], 0.0
+        start = self._done
+        self._done, self._n_runs = start + share, self._n_runs + 1
+        return start
+
+    def _check(self, candidate: Candidate, keeper: _Keeper, at: float, done: float) -> str:
+        """Score the tune split at a share of the run's steps, and of the trial's; why to stop now, empty = go on."""
+        score = self.score(candidate)
+        keeper.offer(score, at)
+        self._curve.append((min(done, 1.0), score.rank))
+        set_modes(candidate.module)
+        return self._stops(self._curve, done) if at > 0 and done < 1 - 1e-9 else ""
+
+    def _seed_of(self, purpose: str) -> int:
+        """Make the seed of a run's batches or of its augmentation; a trial's runs differ."""
+        return derive_seed(self._seed, purpose, *([self._n_runs] if self._n_runs > 1 else []))
 
     def _gradient(
         self, candidate: Candidate, tensors: tuple[Tensor, ...], rows: Tensor, optimiser: Optimiser
@@ -114,7 +137,7 @@ class GradientTrainer:
             n_parts = math.ceil(len(rows) / size)
             losses: list[Tensor] = []
             for part, *inputs in zip(*(tensor.tensor_split(n_parts) for tensor in (rows, *tensors)), strict=True):
-                loss = self._loss(module(*inputs), part)
+                loss = self._loss(candidate, module(*inputs), part)
                 if n_parts > 1:
                     loss = loss * (len(part) / len(rows))
                 if candidate.penalty is not None and not losses:
@@ -166,17 +189,22 @@ class GradientTrainer:
 
     def _take(self, name: str) -> Any:
         """Give what was chosen, once: of a second choice nothing is known."""
-        value = getattr(self._choice, name)
+        value, rest = getattr(self._choice, name), None
+        if isinstance(value, list | tuple):  # of a trial's runs, one by one
+            value, *rest = value or [None]
         if value is None:
             raise Unsupported("it chooses on the tune split in a way that was not recorded")
-        self._choice = replace(self._choice, **{name: None})
+        self._choice = replace(self._choice, **{name: rest})
         return value
 
     def _inputs(self, candidate: Candidate) -> tuple[Input, ...]:
         return tuple(resolve(name, self._problem) for name in candidate.inputs)
 
-    def _loss(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        labels = self._labels[rows]
+    def _loss(self, candidate: Candidate, outputs: Tensor, rows: Tensor) -> Tensor:
+        loss = self._task_loss(outputs, self._labels[rows])
+        return loss if candidate.objective is None else candidate.objective(outputs, loss, rows)
+
+    def _task_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         if self._problem.task == "classification":
             return functional.cross_entropy(outputs, labels)
         return functional.mse_loss(outputs, labels)
@@ -185,7 +213,7 @@ class GradientTrainer:
         """Full batches from one permutation of the train split after the other."""
         n = len(self._labels)
         size = min(self.recipe.batch, n)
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "batches"))
+        generator = torch.Generator().manual_seed(self._seed_of("batches"))
         waiting = torch.empty(0, dtype=torch.int64)
         for _ in range(n_steps):
             while len(waiting) < size:
@@ -233,7 +261,6 @@ class _Keeper:
     """Holds what must not change and the best checkpoint so far."""
 
     def __init__(self, module: nn.Module, candidate: Candidate) -> None:
-        self.curve: list[tuple[float, float]] = []
         self._module = module
         self._best: tuple[Score, float, dict[str, Tensor]] | None = None
         parameters = dict(module.named_parameters())
@@ -248,8 +275,7 @@ class _Keeper:
         ]
 
     def offer(self, score: Score, share: float) -> None:
-        """Note a point of the curve, and keep the weights if they are the best so far."""
-        self.curve.append((share, score.rank))
+        """Keep the weights if they are the best so far."""
         if self._best is None or score.beats(self._best[0]):
             self._best = score, share, _copy(self._module)
 
@@ -265,13 +291,13 @@ class _Keeper:
         for parameter, mask, initial in self._masks:
             parameter.copy_(torch.where(mask, initial, parameter))
 
-    def fitted(self, steps: int, stopped: str) -> Fitted:
+    def fitted(self, curve: Sequence[tuple[float, float]], steps: int, stopped: str) -> Fitted:
         """Go back to the best checkpoint; where none was scored, stay with the last."""
         if self._best is None:
             return Fitted(_copy(self._module), UNKNOWN, (), steps)
         score, share, state = self._best
         self._module.load_state_dict(state)
-        return Fitted(state, score, tuple(self.curve), steps, stopped, {"kept": share})
+        return Fitted(state, score, tuple(curve), steps, stopped, {"kept": share})
 
 
 def set_modes(module: nn.Module) -> None:

@@ -83,6 +83,7 @@ class Bench:
         targets: Mapping[str, Target],  # by split, the train split left out
         default_steps: Callable[[int], int],  # batch -> steps
         choice: Choice | None = None,  # what to repeat where there is no tune split
+        scale: tuple[Any, Any] | None = None,  # mean and deviation of the labels; None = as of the tune split
     ) -> None:
         self._folder = folder
         self._strategies = strategies
@@ -92,6 +93,7 @@ class Bench:
         self._targets = targets
         self._default_steps = default_steps
         self._choice = choice
+        self._scale = (targets["tune"].center, targets["tune"].spread) if scale is None else scale
 
     def execute(self, job: Job) -> Outcome:
         """Run one trial; its weights are on disk, if they are the study's best, before this returns."""
@@ -176,8 +178,9 @@ class Bench:
             bars=job.bars,
             deadline=job.deadline,
         )
+        data = TrainTensors(self._features, problem, self._labels, *self._scale)
         with seeded(derive_seed(job.seed, "fit"), device):
-            fitted = strategy.fit(candidate, TrainTensors(self._features, problem, self._labels), trainer)
+            fitted = strategy.fit(candidate, data, trainer)
         return candidate, trainer, fitted
 
     def rebuild(self, job: Job) -> Candidate:

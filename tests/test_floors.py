@@ -15,8 +15,8 @@ import autoxfer
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors records metering",
-    "tracing opening heads cutting preprocessing limits tokens activations layout",  # plain torch: what a source is made of
+    "errors records metering matching",
+    "tracing opening heads cutting preprocessing limits tokens streaming pictures activations gallery layout",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets augmentation "
     "multilabel logistic",
     "guard prospects diagnostics grouping splitting partitioning cells encoding preparation building inputfile winnerfiles",

@@ -19,6 +19,7 @@ from autoxfer.diagnostics.labels import Labels
 from autoxfer.diagnostics.separation import h_score
 from autoxfer.diagnostics.sourcehead import leep, nce
 from autoxfer.diagnostics.spectrum import Turned, standardised
+from autoxfer.matching import match_classes
 
 Floats = NDArray[np.float64]
 Values = dict[str, float | None]
@@ -168,16 +169,11 @@ def _zero_shot(case: Case) -> Values:
         return {}
     if not labels.classes:
         return {"zero_shot": labels.score(head.logits[:, 0])}
-    place = {_plain(name): index for index, name in enumerate(head.classes)}
-    wanted = [place[name] for name in map(_plain, labels.classes) if name in place]
+    wanted = [place for place in match_classes(labels.classes, head.classes) if place is not None]
     if len(set(wanted)) < len(labels.classes):
         return {}
     shares = np.maximum(head.probabilities[:, wanted], 1e-300)
     return {"zero_shot": labels.score(shares / shares.sum(1, keepdims=True))}
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
 
 
 DIAGNOSTICS: Mapping[str, Callable[[Case], Values]] = {

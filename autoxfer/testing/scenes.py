@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 N_TRAIN, N_TUNE, STEPS, SEED = 40, 30, 12, 7
+CLASSES = ("x", "B", "a", "y", "c")  # of a source; the target's are a, b, c
 SCENES: tuple[tuple[Modality, Task], ...] = (
     ("image", "classification"),
     ("vector", "classification"),
     ("vector", "regression"),
     ("text", "classification"),
+    ("mixed", "classification"),
 )
+TABLE = (*(Column(f"n{k}", "numeric") for k in range(4)), Column("side", "categorical", ("left", "right")))
+NATURAL = tuple(name for column in TABLE for name in column.natural_names)
 
 
 @final
@@ -71,7 +75,8 @@ class Scene:
 
     def train(self, instance: Strategy, candidate: Candidate, trainer: GradientTrainer | None = None) -> Fitted:
         """Fit a candidate; the strategy is given nothing but what the contract names."""
-        data = TrainTensors(self.features, self.problem_for(type(instance)), self.labels)
+        scale = self.tune.center, self.tune.spread
+        data = TrainTensors(self.features, self.problem_for(type(instance)), self.labels, *scale)
         with seeded(SEED + 1, CPU):
             return instance.fit(candidate, _OnlyData(data), _OnlyTrainer(trainer or self.trainer(type(instance))))
 
@@ -102,10 +107,10 @@ class _OnlyTrainer:
 class _OnlyData:
     """The train split through the contract's two doors."""
 
-    __slots__ = ("_get", "labels")
+    __slots__ = ("_get", "labels", "scale")
 
     def __init__(self, data: TrainTensors) -> None:
-        self._get, self.labels = data.__getitem__, data.labels
+        self._get, self.labels, self.scale = data.__getitem__, data.labels, data.scale
 
     def __getitem__(self, name: Input) -> Tensor:
         return self._get(name)
@@ -113,17 +118,20 @@ class _OnlyData:
 
 @cache
 def scene(modality: Modality, task: Task, n_sources: int = 1) -> Scene:
-    """Make a tiny problem; the same one every time. Its second source is of another width and reads another size."""
+    """Make a tiny problem; the same one every time.
+
+    Its second source is of another width and reads another size; of a mixed problem it reads the columns, not the text.
+    """
     return scene_of(modality, task, [_source(modality, number) for number in range(n_sources)])
 
 
 def scene_of(modality: Modality, task: Task, made: Sequence[Source]) -> Scene:
-    """Make a tiny problem for any sources: pictures (12, 12), vectors (6,) or sentences."""
+    """Make a tiny problem for any sources: pictures (12, 12), vectors (6,), sentences, or these beside ``TABLE``."""
     rng = np.random.default_rng(0)
     kinds = rng.integers(3, size=N_TRAIN + N_TUNE)
     schema, examples = _DRAW[modality](kinds, rng, made)
     schema = replace(schema, task=task, classes=("a", "b", "c") if task == "classification" else ())
-    sources = tuple(_fitted(source, number, schema) for number, source in enumerate(made, start=1))
+    sources = tuple(_fitted(source, schema) for source in made)
     preparation = prepare(schema, examples[:N_TRAIN])
     shape = preparation.raw_shape
     stored = {"train": torch.from_numpy(examples[:N_TRAIN]), "tune": torch.from_numpy(examples[N_TRAIN:])}
@@ -140,7 +148,8 @@ def scene_of(modality: Modality, task: Task, made: Sequence[Source]) -> Scene:
         n_outputs=3 if task == "classification" else 1,
         n_train=N_TRAIN,
         sources=sources,
-        architectures=architectures(modality, shape, sources, preparation.vocabulary),
+        architectures=architectures(modality, shape, sources, preparation.vocabulary, preparation.n_words),
+        classes=schema.classes,
     )
     tune = Target(values[N_TRAIN:], get_metric(None, task), center, spread)
     return Scene(problem, Features(preparation, {source.name: source for source in sources}, stored, CPU), labels, tune)
@@ -172,16 +181,30 @@ def _texts(
     return schema, encode(schema, drawn)
 
 
-_DRAW = {"image": _images, "vector": _vectors, "text": _texts}
+def _mixed(
+    kinds: NDArray[np.int64], rng: np.random.Generator, sources: Sequence[Source]
+) -> tuple[Schema, NDArray[Any]]:
+    """Draw sentences beside ``TABLE``, whose numbers lie about a centre for each kind, with gaps."""
+    text, ids = _texts(kinds, rng, sources)
+    table = (rng.normal(size=(len(kinds), len(TABLE))) + 2.0 * np.eye(3, len(TABLE))[kinds]).astype(np.float32)
+    table[:, -1] = rng.integers(2, size=len(kinds))
+    table[rng.random(table.shape) < 0.1] = np.nan
+    examples = np.concatenate([ids.astype(np.float32), table], axis=1)
+    columns = (*text.columns, *TABLE)
+    return replace(text, modality="mixed", shape=examples.shape[1:], dtype="float32", columns=columns), examples
 
 
-def _fitted(source: Source, number: int, schema: Schema) -> Source:
-    return source.of_length(schema.tokenizers[number].length) if schema.tokenizers else source
+_DRAW = {"image": _images, "vector": _vectors, "text": _texts, "mixed": _mixed}
+
+
+def _fitted(source: Source, schema: Schema) -> Source:
+    lengths = {each.source: each.length for each in schema.tokenizers}
+    return source.of_length(lengths[source.name]) if source.tokenizer else source
 
 
 def _source(modality: Modality, number: int) -> Source:
     name = f"tiny_{modality}" + (f"_{number + 1}" if number else "")
-    if modality == "text":
+    if modality == "text" or (modality == "mixed" and not number):
         with seeded(number, CPU):
             return texts.source(name, texts.network())
     shape = (3, 12 - number, 12 - number) if modality == "image" else (6,)
@@ -195,7 +218,8 @@ def _source(modality: Modality, number: int) -> Source:
                 nn.init.normal_(part.running_mean, std=0.1)  # type: ignore[arg-type]
                 nn.init.uniform_(part.running_var, 0.5, 1.5)  # type: ignore[arg-type]
     statistics: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if modality == "image" else {}
-    return Source.from_network(name, factory, network, input_shape=shape, **statistics)
+    statistics |= {"columns": NATURAL} if modality == "mixed" else {}
+    return Source.from_network(name, factory, network, input_shape=shape, classes=CLASSES, **statistics)
 
 
 def _convolutions(width: int) -> nn.Sequential:
