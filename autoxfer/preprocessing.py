@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,24 @@ from torch.nn import functional
 from autoxfer.errors import InputError
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """How pictures come to the size that a source reads: resized, then cut at the centre, or filled up with black."""
+
+    size: tuple[int, ...] = ()  # (height, width), or (shorter side,), the ratio kept; empty = the source's own size
+    mode: Literal["nearest-exact", "bilinear", "bicubic"] = "bilinear"
+
+    def resized(self, have: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+        """Give the size to resize to, before anything is cut."""
+        if len(self.size) == 2:
+            return self.size[0], self.size[1]
+        if not self.size:
+            return wanted
+        (edge,), short = self.size, min(have)
+        return (edge, int(edge * have[1] / short)) if have[0] == short else (int(edge * have[0] / short), edge)
 
 
 class Preprocess(nn.Module):
@@ -28,6 +48,7 @@ class Preprocess(nn.Module):
         std: Sequence[float],
         *,
         reverse: bool = False,  # the network reads BGR
+        fit: Fit | None = None,  # of pictures
         where: str = "source",
     ) -> None:
         super().__init__()
@@ -38,8 +59,13 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, *ones))
         self.register_buffer("luminance", torch.tensor(_LUMINANCE).view(3, 1, 1))
         self.channels = (natural[0], wanted[0]) if len(wanted) == 3 else (1, 1)
-        self.size = wanted[1:] if natural[1:] != wanted[1:] else None
-        self.shrinks = any(a > b for a, b in zip(natural[1:], wanted[1:], strict=True))
+        self.mode, size = "bilinear", wanted[1:]
+        if len(wanted) == 3:
+            fit = fit or Fit()
+            self.mode, size = fit.mode, fit.resized((natural[1], natural[2]), (wanted[1], wanted[2]))
+        self.size = size if natural[1:] != size else None
+        self.shrinks = any(a > b for a, b in zip(natural[1:], size, strict=True))
+        self.margins = _margins(size, wanted[1:])
         self.reverse = reverse
         self.notes = tuple(self._describe(natural, wanted))
 
@@ -50,9 +76,17 @@ class Preprocess(nn.Module):
         if self.channels[0] > self.channels[1]:
             notes.append("RGB turned to grey (luminance)")
         if self.size is not None:
-            kind = "bilinear, antialiased" if self.shrinks else "bilinear"
-            notes.append(f"resized from {natural[1]}x{natural[2]} to {wanted[1]}x{wanted[2]} ({kind})")
+            kind = f"{self.mode}, antialiased" if self._antialiased else self.mode
+            notes.append(f"resized from {natural[1]}x{natural[2]} to {self.size[0]}x{self.size[1]} ({kind})")
+        if self.margins:
+            how = "filled up with black" if min(self.margins) >= 0 else "cut at the centre"
+            notes.append(f"{how} to {wanted[1]}x{wanted[2]}")
         return notes
+
+    @property
+    def _antialiased(self) -> bool:
+        """Whether pixels are averaged; bicubic interpolation is then the one of image libraries, also for enlarging."""
+        return self.mode == "bicubic" or (self.mode == "bilinear" and self.shrinks)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, *natural) -> (batch, *wanted)."""
@@ -62,7 +96,11 @@ class Preprocess(nn.Module):
         elif have == 1 and want > 1:
             x = x.expand(-1, want, -1, -1)
         if self.size is not None:
-            x = functional.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=self.shrinks)
+            smooth: dict[str, Any] = {} if self.mode == "nearest-exact" else {"antialias": self._antialiased}
+            x = functional.interpolate(x, self.size, mode=self.mode, **smooth)
+            x = x.clamp(0.0, 1.0) if self.mode == "bicubic" else x  # it overshoots
+        if self.margins:
+            x = functional.pad(x, self.margins)
         if self.reverse:
             x = x.flip(1)
         return (x - self.mean) / self.std
@@ -97,6 +135,21 @@ class Select(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, natural width) -> (batch, n_wanted)."""
         return x.index_select(1, self.index) * self.known
+
+
+def _margins(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Count what is added on the left, right, top and bottom; negative = cut off. Empty where nothing is."""
+    if have == wanted:
+        return ()
+    sides = [_sides(a, b) for a, b in zip(have, wanted, strict=True)]
+    return tuple(side for pair in reversed(sides) for side in pair)
+
+
+def _sides(have: int, wanted: int) -> tuple[int, int]:
+    if have <= wanted:
+        return (wanted - have) // 2, (wanted - have + 1) // 2
+    before = (have - wanted) // 2
+    return -before, before + wanted - have
 
 
 def _check(natural: tuple[int, ...], wanted: tuple[int, ...], where: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from autoxfer.cutting import Chain, cut, tensors
 from autoxfer.errors import InputError
 from autoxfer.heads import OnTokens
-from autoxfer.preprocessing import Preprocess, Select
+from autoxfer.preprocessing import Fit, Preprocess, Select
 from autoxfer.records import SourceSpec
 from autoxfer.strategy import Architecture, Tap
 from autoxfer.tokens import Tokenizer
@@ -68,6 +68,7 @@ class Source:
         mean: Sequence[float],
         std: Sequence[float],
         reverse: bool = False,
+        fit: Fit | None = None,
         classes: Sequence[str] = (),
         columns: Sequence[str] = (),
         tokenizer: Tokenizer | None = None,
@@ -77,7 +78,7 @@ class Source:
         self.name, self.fingerprint, self.input_shape = name, fingerprint, tuple(input_shape)
         self.mean, self.std, self.reverse, self.columns = tuple(mean), tuple(std), reverse, tuple(columns)
         self.head, self.classes = chain.head, tuple(classes) if chain.head is not None else ()
-        self.card, self.tokenizer = dict(card), tokenizer
+        self.card, self.tokenizer, self.fit = dict(card), tokenizer, fit
         self.channels_last = chain.channels_last  # whether it takes maps in that layout
         self._chain, self._factory = chain, factory
         sizes = [sum(p.numel() for p in segment.parameters()) for segment in chain.segments]
@@ -159,7 +160,9 @@ class Source:
             return nn.Identity()
         select = Select(columns, self.columns, where) if columns and self.columns else None
         natural = self.input_shape if select else shape
-        module = Preprocess(natural, self.input_shape, self.mean, self.std, reverse=self.reverse, where=where)
+        module = Preprocess(
+            natural, self.input_shape, self.mean, self.std, reverse=self.reverse, fit=self.fit, where=where
+        )
         self.card = {**self.card, "adapted": list(select.notes if select else module.notes)}
         return (nn.Sequential(select, module) if select else module).eval()
 

@@ -220,7 +220,7 @@ def test_a_folder_that_is_not_whole_or_not_safe_is_refused(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"pooling": "max"}, "pooling among mean, cls, last"),
+        ({"pooling": "median"}, "pooling among mean, cls, max, last"),
         ({"normalise": "yes"}, "normalise: true or false"),
         ({"length": 99}, "length between 3 and 24"),
         ({"depth": 3}, "options among pooling, normalise, length"),

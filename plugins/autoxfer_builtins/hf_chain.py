@@ -18,7 +18,7 @@ from autoxfer.cutting import Chain, origins, tensors
 from autoxfer.heads import close
 from autoxfer.tokens import PADDING
 
-POOLINGS = ("mean", "cls", "last")
+POOLINGS = ("mean", "cls", "max", "last")
 LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers")  # where networks keep their layers
 
 
@@ -36,9 +36,76 @@ class Pooled(nn.Module):
         elif self.kind == "last":
             last = (there.sum(1).long() - 1).clamp(min=0)
             pooled = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
+        elif self.kind == "max":
+            lowest = torch.finfo(hidden.dtype).min
+            kept = torch.where(there[:, :, None] > 0, hidden, lowest).amax(1)
+            pooled = torch.where(there.sum(1, keepdim=True) > 0, kept, 0.0)
         else:
             pooled = (hidden * there[:, :, None]).sum(1) / there.sum(1, keepdim=True).clamp(min=1.0)
         return functional.normalize(pooled, dim=1) if self.normalise else pooled
+
+
+@final
+class Judged(nn.Module):
+    """What a checkpoint's classifier reads, from the vectors of a text's tokens: its own code, the backbone left out.
+
+    Takes the backbone's place there with what the backbone would have given; its pooler, where the classifier reads
+    that, comes along.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    @classmethod
+    def of(cls, network: Any, base: Any, pad: int, *, trusted: bool) -> tuple[Judged, nn.Linear] | None:
+        """Take the head off, and compare with the network itself unless ``trusted``; None where that fails."""
+        whole = None if trusted else copy.deepcopy(network).eval()
+        linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+        outside = [path for path in linear if not path.startswith(f"{network.base_model_prefix}.")]
+        if not outside:
+            return None
+        head: Any = network.get_submodule(outside[-1])
+        network.set_submodule(outside[-1], nn.Identity())
+        setattr(network, network.base_model_prefix, _Given(getattr(base, "pooler", None)))
+        judged = cls(network)
+        if whole is not None and not judged._agrees(whole, base, head, pad):
+            return None
+        return judged, head
+
+    def _agrees(self, whole: Any, base: Any, head: nn.Linear, pad: int) -> bool:
+        ids = _examples(8, int(base.get_input_embeddings().weight.shape[0]))
+        there = ids != PADDING
+        filled = torch.where(there, ids, pad).long()
+        try:
+            with torch.no_grad():
+                expected = whole(input_ids=filled, attention_mask=there.long(), return_dict=True).logits
+                hidden = base(input_ids=filled, attention_mask=there.long(), return_dict=True).last_hidden_state
+                return close(head(self.eval()(hidden, there.to(hidden.dtype))), expected)
+        except Exception:  # a classifier of another kind may want anything
+            return False
+
+    def forward(self, hidden: Tensor, there: Tensor) -> Tensor:
+        """(batch, tokens, width), (batch, tokens) -> (batch, what the classifier reads)."""
+        out: Tensor = self.network(inputs_embeds=hidden, attention_mask=there.long(), return_dict=True).logits
+        return out
+
+
+class _Given(nn.Module):
+    """Gives back what it is given as if it had computed it."""
+
+    def __init__(self, pooler: nn.Module | None) -> None:
+        super().__init__()
+        self.pooler = pooler
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling  # noqa: PLC0415 - heavy
+
+        pooled: Any = None if self.pooler is None else self.pooler(inputs_embeds)
+        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+Pooling = Pooled | Judged
 
 
 @final
@@ -60,7 +127,7 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """One layer, which attends only to the tokens that there are; the last one of a chain pools what it gives."""
 
-    def __init__(self, layer: nn.Module, pool: Pooled | None = None) -> None:
+    def __init__(self, layer: nn.Module, pool: Pooling | None = None) -> None:
         super().__init__()
         self.layer, self.pool = layer, pool
 
@@ -78,7 +145,7 @@ class Layer(nn.Module):
 class Whole(nn.Module):
     """A network that cannot be cut: ids -> pooled features."""
 
-    def __init__(self, network: nn.Module, pad: int, pool: Pooled) -> None:
+    def __init__(self, network: nn.Module, pad: int, pool: Pooling) -> None:
         super().__init__()
         self.network, self.pad, self.pool = network, pad, pool
 
@@ -91,10 +158,12 @@ class Whole(nn.Module):
         return pooled
 
 
-def cut(network: nn.Module, pad: int, pool: Pooled, length: int, n_ids: int) -> Chain:
-    """Cut a copy of ``network``, which reads ids (batch, length), and compare it with the network itself."""
-    work = copy.deepcopy(network).eval()
-    names = {id(tensor): name for name, tensor in tensors(work).items()}
+def cut(body: nn.ModuleList, pad: int, length: int, n_ids: int, head: nn.Linear | None = None) -> Chain:
+    """Cut a copy of ``body``, a network that reads ids (batch, length) and what pools its tokens; compare the two."""
+    both = copy.deepcopy(body).eval()
+    work, pool = both
+    assert isinstance(pool, Pooled | Judged)
+    names = {id(tensor): name for name, tensor in tensors(both).items()}
     ids = _examples(min(length, 12), n_ids)
     with torch.no_grad():
         expected = Whole(work, pad, pool)(ids)
@@ -108,13 +177,13 @@ def cut(network: nn.Module, pad: int, pool: Pooled, length: int, n_ids: int) -> 
         names=tuple(name for name, _ in segments),
         segments=tuple(module for _, module in segments),
         shapes=tuple((length, *value.shape[2:]) if value.dim() == 3 else (value.shape[1],) for value in values[1:]),
-        head=None,
+        head=None if head is None else copy.deepcopy(head).eval().requires_grad_(False),
         aliases={},
         origins=tuple(origins(module, names) for _, module in segments),
     )
 
 
-def _segments(network: nn.Module, pad: int, pool: Pooled) -> list[tuple[str, nn.Module]] | None:
+def _segments(network: nn.Module, pad: int, pool: Pooling) -> list[tuple[str, nn.Module]] | None:
     """Find embeddings and layers where encoders keep them; None where this network does not."""
     embeddings = getattr(network, "embeddings", None)
     for path in LAYERS:
