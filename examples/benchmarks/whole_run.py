@@ -50,6 +50,8 @@ from autoxfer.trials import Bench
 
 SHARE, OVERHEAD = 0.8, 0.1
 BARE_STEPS = 10  # of each trial that are timed
+TRAINED = ("scratch", "partial_transfer", "residual", "adapters", "lora", "fine_tune")
+SHORT_STEPS = 40  # of each trial in short; a network's own number would take an hour
 
 
 def main() -> int:
@@ -63,10 +65,12 @@ def main() -> int:
     n_naive = min(arguments.naive_trials or (1 if quick else 3), n_trials)
     config = configure(arguments, n_trials)
     watch, ours = measure(config)
+    print(f"  autoxfer: {ours.seconds:.1f} s", file=sys.stderr, flush=True)
     setting = prepare(load_config(config))
     trials = [(event.study, event.trial) for event in ours.finished if event.trial.outcome.state != "failed"]
     bound_s, bare_rate = bound(setting, trials)
     bound_s += watch.seconds["finalists"]
+    print(f"  bound: {bound_s:.1f} s", file=sys.stderr, flush=True)
     naive_s = naive(setting, trials, n_naive)
     row = {
         "run": "digits" if arguments.smoke or arguments.digits else "cifar10_jpeg",
@@ -98,6 +102,7 @@ def configure(arguments: Namespace, n_trials: int) -> dict[str, Any]:
     config = strategies.configure(arguments)
     if arguments.short:
         config["task"]["splits"] |= {"train": 100, "tune": 100}
+        config["strategies"] = ["linear_probe", *({name: {"steps": SHORT_STEPS}} for name in TRAINED)]
     elif arguments.smoke:
         config["strategies"] = [{"scratch": {"steps": 12}}, "linear_probe", {"residual": {"steps": 12}}]
     else:
