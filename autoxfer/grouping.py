@@ -33,19 +33,30 @@ def deal(
 ) -> dict[str, Rows]:
     """Deal whole groups to the splits, near to the sizes wanted, each class near to its share; the rest goes to none.
 
+    ``strata`` (n,) are classes; of several labels each (n, k) 0/1, those that have a label and those that lack it.
     The groups come in random order, and each goes where it is wanted most. Of several orders the one is kept that meets
     sizes and shares best: labels and sizes alone decide, nothing that is learnt from.
     """
     _, unit = np.unique(group[pool], return_inverse=True)
-    _, kind = np.unique(strata[pool], return_inverse=True)
-    contents = np.zeros((int(unit.max()) + 1, int(kind.max()) + 1))
-    np.add.at(contents, (unit, kind), 1)
+    contents = _contents(unit, strata[pool])
     sizes = np.array([*wanted.values(), max(0, len(pool) - sum(wanted.values()))], np.float64)
     goal = np.maximum(sizes[:, None] / len(pool) * contents.sum(0), 1e-9)  # (splits and none, classes)
     n_orders = min(MOST_ORDERS, max(1, EFFORT // len(contents)))
     homes = [_dealt(contents, goal, rng.permutation(len(contents))) for _ in range(n_orders)]
     home = min(homes, key=lambda home: _badness(home, contents, goal))[unit]
     return {name: pool[home == place] for place, name in enumerate(wanted)}
+
+
+def _contents(unit: Rows, strata: NDArray[Any]) -> Floats:
+    """Count what each unit holds of each class, or of examples with and without each label: (units, kinds)."""
+    if strata.ndim == 2:
+        contents = np.zeros((int(unit.max()) + 1, 2 * strata.shape[1]))
+        np.add.at(contents, unit, np.hstack([strata, 1 - strata]))
+        return contents
+    _, kind = np.unique(strata, return_inverse=True)
+    contents = np.zeros((int(unit.max()) + 1, int(kind.max()) + 1))
+    np.add.at(contents, (unit, kind), 1)
+    return contents
 
 
 def _dealt(contents: Floats, goal: Floats, order: Rows) -> Rows:

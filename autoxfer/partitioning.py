@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoxfer import stratifying
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
 from autoxfer.records import derive_seed
@@ -115,6 +116,8 @@ def _check(dataset: Dataset, drawn: list[dict[str, Rows]], warnings: list[str]) 
             together = "copies" if dataset.groups is None else "groups and copies"
             expected = f"examples in every split of every fold, {together} kept together"
             raise InputError(expected, f"none in {empty} of {place}", FOLDS)
+    if dataset.schema.task == "multilabel":
+        stratifying.check_folds(dataset, drawn, warnings, thin=THIN, where=FOLDS)
     if dataset.schema.task != "classification":
         return
     names = dataset.schema.classes

@@ -1,4 +1,4 @@
-"""Train, tune, guard, test: drawn by seed, stratified by class, with no example, and no group, in two of them.
+"""Train, tune, guard, test: drawn by seed, stratified by class or by labels, no example, and no group, in two of them.
 
 Splits that the data set brings itself are kept; the others are drawn from the rest. Where the user says nothing:
 train 50%, tune 20%, guard 20%, test 10%; below 1,000 examples 40/20/40 and no test. A fraction is a share of what is
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoxfer import stratifying
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
 from autoxfer.grouping import deal, tie
@@ -75,17 +76,21 @@ def split(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: int) 
         )
     if dataset.schema.task == "classification":
         _check_classes(dataset, rows, warnings)
+    elif dataset.schema.task == "multilabel":
+        stratifying.check_labels(dataset, rows, warnings, thin=THIN, where=WHERE)
     return Splits(rows, tuple(warnings))
 
 
 def open_pool(dataset: Dataset, keep: Collection[str] = SPLITS) -> Pool:
     """Find what is to be dealt: everything but the own parts to be kept. Raises InputError for what cannot be split."""
-    strata = dataset.labels if dataset.schema.task == "classification" else np.zeros(len(dataset.labels), np.int64)
-    if len(np.unique(dataset.labels)) < 2:
+    strata = np.zeros(len(dataset.labels), np.int64) if dataset.schema.task == "regression" else dataset.labels
+    if dataset.labels.ndim == 2:
+        stratifying.check_varied(dataset)
+    elif len(np.unique(dataset.labels)) < 2:
         expected = "at least two classes" if dataset.schema.task == "classification" else "labels that differ"
         raise InputError(expected, _one_label(dataset), "task.data")
     units, warnings = _copies(dataset)
-    draw = _draw
+    draw = stratifying.draw if dataset.schema.task == "multilabel" else _draw
     if dataset.groups is not None:
         units, draw = _tied(units, dataset.groups, warnings), deal
     own = {name: rows for name, rows in _own(dataset).items() if name in keep}
@@ -132,8 +137,8 @@ def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:
     warnings = []
     if distinct < n:
         warnings.append(f"{n - distinct:,} of {n:,} examples are exact copies of another; copies stay in one split")
-    pairs = np.unique(np.stack([group.astype(np.float64), dataset.labels.astype(np.float64)]), axis=1)
-    at_odds = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+    pairs = np.unique(np.column_stack([group.astype(np.float64), dataset.labels.astype(np.float64)]), axis=0)
+    at_odds = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
     if at_odds:
         warnings.append(f"{at_odds:,} examples have copies with a different label")
     return group, warnings

@@ -18,7 +18,7 @@ FLOORS = (
     "errors records metering matching",
     "tracing opening heads cutting preprocessing limits tokens streaming pictures activations gallery layout",  # plain torch: what a source is made of
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets augmentation "
-    "multilabel logistic",
+    "multilabel logistic stratifying",
     "guard prospects diagnostics grouping splitting partitioning cells encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
