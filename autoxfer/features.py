@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from autoxfer.activations import Store
 from autoxfer.augmentation import augment
 from autoxfer.layout import ChannelsLast, channels_last
 from autoxfer.limits import Portion
+from autoxfer.scoring import Scale
 from autoxfer.strategy import Candidate, Input, Problem, Raw, Tap
 
 if TYPE_CHECKING:
@@ -86,21 +88,29 @@ def _prepared(source: Source, preparation: Preparation) -> nn.Module:
 class Composed(nn.Module):
     """One network from stored examples to the candidate's answer: what judges, reports and serves.
 
-    Returns logits (batch, classes), or predictions (batch, 1) in the label's own units.
+    Returns logits (batch, classes or labels), or predictions (batch, outputs) in the labels' own units.
     """
 
-    def __init__(self, unpack: nn.Module, reader: Reader, module: nn.Module, center: float, spread: float) -> None:
+    center: float | Tensor  # of the target over the train split; 0 and 1 but for regression, (outputs,) of several
+    spread: float | Tensor
+
+    def __init__(self, unpack: nn.Module, reader: Reader, module: nn.Module, center: Scale, spread: Scale) -> None:
         super().__init__()
         self.unpack = unpack
         self.reader = reader
         self.module = module
-        self.center = center  # of the target over the train split; 0 and 1 for classification
-        self.spread = spread
+        for name, value in (("center", center), ("spread", spread)):
+            if isinstance(value, np.ndarray):
+                self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+            else:
+                setattr(self, name, value)
 
     def forward(self, stored: Tensor) -> Tensor:
         """(batch, *stored shape) of the stored dtype -> (batch, n_outputs)."""
         answer: Tensor = self.module(*self.reader(self.unpack(stored)))
-        return answer if (self.center, self.spread) == (0.0, 1.0) else answer * self.spread + self.center
+        if not isinstance(self.center, Tensor) and (self.center, self.spread) == (0.0, 1.0):
+            return answer
+        return answer * self.spread + self.center
 
 
 @final
@@ -166,7 +176,7 @@ class Features:
             self._readers[inputs] = Reader(inputs, self.preparation, self.sources).to(self.device)
         return self._readers[inputs]
 
-    def compose(self, candidate: Candidate, problem: Problem, center: float = 0.0, spread: float = 1.0) -> Composed:
+    def compose(self, candidate: Candidate, problem: Problem, center: Scale = 0.0, spread: Scale = 1.0) -> Composed:
         """Join everything between a stored example and the candidate's answer into one float32 network."""
         inputs = tuple(resolve(name, problem) for name in candidate.inputs)
         reader = Reader(inputs, self.preparation, self.sources)
@@ -288,7 +298,7 @@ class TrainTensors:
 
     @property
     def labels(self) -> Tensor:
-        """(n_train,) int64 classes, or (n_train, 1) float32 standardised by the train split."""
+        """(n_train,) int64 classes, (n_train, k) float32 labels 0/1, or (n_train, outputs) float32 standardised."""
         return self._labels
 
     @property

@@ -13,20 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from autoxfer import multilabel
 from autoxfer.records import Score
 
 if TYPE_CHECKING:
     from autoxfer.metrics import Metric
 
 
+Scale = float | NDArray[np.float64]  # of a regression's labels: a number, or one for each output (k,)
+
+
 @dataclass(frozen=True)
 class Target:
     """Labels of one split, and how predictions are measured against them."""
 
-    labels: NDArray[Any]  # (n,) class index, or values in their own units
+    labels: NDArray[Any]  # (n,) class index, or values in their own units; (n, k) several labels 0/1, or values
     metric: Metric
-    center: float = 0.0  # of the train split's labels; predictions are spread * output + center
-    spread: float = 1.0
+    center: Scale = 0.0  # of the train split's labels; predictions are spread * output + center
+    spread: Scale = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,18 +61,32 @@ class Clock:
 
 
 def probabilities(outputs: Tensor, target: Target) -> NDArray[np.float64]:
-    """Turn a module's outputs into what metrics take: (n, classes) probabilities, or (n,) in the label's units."""
+    """Turn a module's outputs into what metrics take: (n, classes) probabilities, or (n,) in the label's units.
+
+    Of several labels probabilities of each by itself, (n, k), and of several numbers (n, k) in their units.
+    """
     if target.metric.task == "classification":
         return functional.softmax(outputs.double(), dim=1).cpu().numpy()
-    return outputs[:, 0].double().cpu().numpy() * target.spread + target.center
+    if target.metric.task == "multilabel":
+        return outputs.double().sigmoid().cpu().numpy()
+    if target.labels.ndim == 1:
+        outputs = outputs[:, 0]
+    return np.asarray(outputs.double().cpu().numpy() * target.spread + target.center)
 
 
 def measure(predictions: NDArray[np.float64], target: Target) -> Score:
-    """Score predictions; the loss is mean cross-entropy, or the mean squared error in the label's units."""
+    """Score predictions; the loss is mean cross-entropy, or the mean squared error in the label's units.
+
+    Of several numbers it is the mean over them in units of the train split's deviation: theirs may differ.
+    """
     value = target.metric.value(predictions, target.labels)
     if target.metric.task == "classification":
         picked = predictions[np.arange(len(predictions)), target.labels]
         loss = -np.log(np.clip(picked, 1e-12, None)).mean()
+    elif target.metric.task == "multilabel":
+        loss = multilabel.cross_entropies(predictions, target.labels).mean()
+    elif target.labels.ndim == 2:
+        loss = np.square((predictions - target.labels) / target.spread).mean()
     else:
         loss = np.square(predictions - target.labels).mean()
     return Score(float(value), float(target.metric.rank(value)), float(loss))

@@ -31,7 +31,7 @@ from autoxfer.preparation import prepare as prepare_examples
 from autoxfer.prospects import too_few_groups, too_small
 from autoxfer.records import SPLITS, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
-from autoxfer.scoring import Target
+from autoxfer.scoring import Scale, Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
 from autoxfer.studies import StudyPlan, chosen_strategies, plan_studies
@@ -73,7 +73,7 @@ class Setting:
     studies: Mapping[str, StudyPlan]  # the baseline first
     unavailable: Mapping[str, str]  # study -> why it cannot serve this problem
     features: Features
-    labels: Tensor  # train: (n,) int64, or (n, 1) float32 standardised
+    labels: Tensor  # train: (n,) int64, (n, k) float32 0/1, or (n, outputs) float32 standardised
     targets: Mapping[str, Target]  # tune, guard and test, as far as there are such splits
     warnings: tuple[str, ...]
     material: Material
@@ -118,6 +118,7 @@ class Setting:
             "metric": self.metric.name,
             "direction": "maximize" if self.metric.greater_is_better else "minimize",
             "classes": list(schema.classes),
+            "targets": list(schema.targets),
             "sizes": {name: len(self.splits.rows.get(name, ())) for name in SPLITS} | {"guard": len(self.judged)},
             "folds": len(self.folds) or None,
             "data_fingerprint": self.fingerprint,
@@ -244,7 +245,7 @@ def assemble(
         task=schema.task,
         modality=schema.modality,
         shape=preparation.raw_shape,
-        n_outputs=len(schema.classes) if schema.task == "classification" else 1,
+        n_outputs=schema.n_outputs,
         n_train=len(splits.rows["train"]),
         sources=(),
         architectures=architectures(
@@ -366,11 +367,15 @@ def _labels(dataset: Dataset, splits: Splits, metric: Metric, device: torch.devi
     return labels.to(device), targets
 
 
-def train_labels(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, float, float]:
-    """Make the labels that a loss takes, (n,) int64 or (n, 1) float32 standardised, with their mean and deviation."""
+def train_labels(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, Scale, Scale]:
+    """Make the labels that a loss takes, as ``Setting.labels``, with the mean and deviation of each output."""
     values = dataset.labels[rows]
     labels = torch.from_numpy(np.ascontiguousarray(values))
-    if dataset.schema.task == "classification":
+    if dataset.schema.task != "regression":
         return labels, 0.0, 1.0
+    if labels.dim() == 2:
+        means, deviations = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        deviations[deviations == 0] = 1.0
+        return torch.from_numpy((values - means) / deviations).float(), means, deviations
     center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
     return ((labels.double() - center) / spread).float()[:, None], center, spread

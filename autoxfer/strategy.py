@@ -60,8 +60,8 @@ class Group:
 class Candidate:
     """The trainable module, and the names of the tensors that it consumes.
 
-    Called with the tensors of ``inputs``, in order -> logits (batch, classes), or predictions (batch, 1) of the
-    standardised target. A parameter with ``requires_grad=False`` is not trained, and a submodule that owns
+    Called with the tensors of ``inputs``, in order -> logits (batch, classes or labels), or predictions (batch,
+    outputs) of the standardised target. A parameter with ``requires_grad=False`` is not trained, and a submodule that owns
     parameters, none of them trained, stays in evaluation mode.
     """
 
@@ -96,7 +96,7 @@ class Problem:
     task: Task
     modality: Modality
     shape: tuple[int, ...]  # of Raw() without the batch: (channels, height, width) or (width,)
-    n_outputs: int  # classes, or 1 for regression
+    n_outputs: int  # classes, labels (multilabel: a logit of each by itself), or a regression's outputs
     n_train: int
     sources: tuple[Source, ...]  # one; all of them for a multi-source strategy; none for scratch
     architectures: Mapping[str, Architecture]  # "compact", "compact_wide", and each source's own by the source's name
@@ -116,7 +116,7 @@ class TrainData(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """(n_train,) int64 classes, or (n_train, 1) float32 standardised by the train split."""
+        """(n_train,) int64 classes, (n_train, k) float32 labels 0/1, or (n_train, outputs) float32 standardised."""
 
     @property
     def scale(self) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class GradientTrainer:
         self,
         features: Features,
         problem: Problem,
-        labels: Tensor,  # of the train split: (n,) int64 or (n, 1) float32 standardised
+        labels: Tensor,  # of the train split: (n,) int64, (n, k) float32 0/1, or (n, outputs) float32 standardised
         tune: Target | Choice,  # what to choose on, or what was chosen already
         recipe: Recipe,
         *,
@@ -207,6 +207,8 @@ class GradientTrainer:
     def _task_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         if self._problem.task == "classification":
             return functional.cross_entropy(outputs, labels)
+        if self._problem.task == "multilabel":
+            return functional.binary_cross_entropy_with_logits(outputs, labels)
         return functional.mse_loss(outputs, labels)
 
     def _batches(self, n_steps: int) -> Iterator[Tensor]:

@@ -79,7 +79,7 @@ class Bench:
         strategies: Mapping[str, type[Strategy]],  # by study
         problems: Mapping[str, Problem],  # by study
         features: Features,
-        labels: Tensor,  # train: (n,) int64, or (n, 1) float32 standardised
+        labels: Tensor,  # train: (n,) int64, (n, k) float32 0/1, or (n, outputs) float32 standardised
         targets: Mapping[str, Target],  # by split, the train split left out
         default_steps: Callable[[int], int],  # batch -> steps
         choice: Choice | None = None,  # what to repeat where there is no tune split
@@ -201,7 +201,7 @@ class Bench:
         return self._features.compose(candidate, self._problems[study], target.center, target.spread)
 
     def predict(self, composed: Composed, split: str) -> NDArray[np.float64]:
-        """Predict a split with the composed float32 model: (n, classes) probabilities, or (n,) values."""
+        """Predict a split with the composed float32 model: what ``scoring.probabilities`` gives."""
         # The composed model answers in the label's own units already.
         target = dataclasses.replace(self._targets[split], center=0.0, spread=1.0)
         stored = self._features.stored(split)

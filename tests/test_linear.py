@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from autoxfer.linear import fit_head, ridge_path, softmax_path, strength_grid
+from autoxfer.linear import fit_head, kind_of, ridge_path, sigmoid_path, softmax_path, strength_grid
 
 
 def _regression(n: int, p: int, q: int = 2) -> tuple[Tensor, Tensor]:
@@ -121,3 +121,54 @@ def test_constant_features_and_a_class_that_never_occurs_do_no_harm() -> None:
 def test_a_label_outside_the_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1; got 0 to 2"):
         softmax_path(torch.randn(3, 2), torch.arange(3), 2, torch.ones(1))
+
+
+def _labels(n: int, p: int, q: int) -> tuple[Tensor, Tensor]:
+    X, scores = _regression(n, p, q)
+    return X, (scores > scores.mean(0) + torch.linspace(0, 3, q)).float()
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 5), (30, 50)])
+def test_several_labels_get_scikit_learns_logistic_regression_each(n: int, p: int) -> None:
+    X, Y = _labels(n, p, 3)
+    strengths = torch.tensor([1.0, 0.1, 100.0])
+    weights, biases = sigmoid_path(X.double(), Y, strengths, tolerance=1e-15)
+    for i, strength in enumerate(strengths.tolist()):
+        for label in range(3):
+            naive = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=10_000)
+            naive.fit(X.double().numpy(), Y[:, label].numpy())
+            np.testing.assert_allclose(weights[i, :, label].numpy(), naive.coef_[0], atol=1e-4)
+            np.testing.assert_allclose(biases[i, label].numpy(), naive.intercept_[0], atol=1e-3)
+
+
+def test_labels_tell_what_is_asked_for() -> None:
+    y, Y = _classes(40, 4, 3)[1], _labels(40, 4, 3)[1]
+    numbers = (Y - Y.mean(0)) / Y.std(0)
+    assert [kind_of(each) for each in (y, Y, Y.long(), numbers, numbers[:, :1])] == [
+        "softmax", "sigmoid", "sigmoid", "ridge", "ridge"
+    ]  # fmt: skip
+    constant = torch.zeros(40, 1)  # a target that does not vary in train, standardised
+    assert kind_of(constant) == "ridge"
+
+
+def test_the_head_for_several_labels_is_regularised_where_features_are_noise() -> None:
+    generator = torch.Generator().manual_seed(1)
+    X, Y = torch.randn(60, 30, generator=generator), (torch.rand(60, 2, generator=generator) < 0.4).float()
+    weight, bias = fit_head(X, Y, 2)
+    assert weight.shape == (2, 30)
+    assert weight.abs().max() < 0.1
+    torch.testing.assert_close(bias.sigmoid(), Y.mean(0), atol=0.05, rtol=0)
+
+
+def test_a_label_that_the_examples_never_have_does_no_harm() -> None:
+    X, Y = _labels(40, 5, 3)
+    Y[:, 1] = 0
+    weight, bias = fit_head(X, Y, 3)
+    assert torch.isfinite(weight).all()
+    assert bias[1] + (X @ weight[1]).max() < -2
+
+
+def test_labels_without_a_column_for_each_output_are_refused() -> None:
+    X, Y = _labels(20, 4, 3)
+    with pytest.raises(ValueError, match=r"labels need shape \(n, 2\); got \(20, 3\)"):
+        fit_head(X, Y, 2)
