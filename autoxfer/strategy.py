@@ -61,8 +61,8 @@ class Candidate:
     """The trainable module, and the names of the tensors that it consumes.
 
     Called with the tensors of ``inputs``, in order -> logits (batch, classes or labels), or predictions (batch,
-    outputs) of the standardised target. A parameter with ``requires_grad=False`` is not trained, and a submodule that owns
-    parameters, none of them trained, stays in evaluation mode.
+    outputs) of the standardised target. A parameter with ``requires_grad=False`` is not trained, and a submodule that
+    owns parameters, none of them trained, stays in evaluation mode.
     """
 
     module: nn.Module
