@@ -22,18 +22,23 @@ import struct
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoxfer.errors import InputError
+from autoxfer.streaming import OnDisk, batches
 
 LIMIT = 10e9  # bytes
 LEFT = 2e9  # bytes of the disk that an entry leaves free
+HASHED = 256  # examples on disk that are read at a time
 STALE = 3600.0  # seconds after which what nobody finished writing is swept away
 
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.int64: "I64"}
+_TYPES[torch.uint8] = "U8"
 
 
 @final
@@ -60,6 +65,24 @@ class Store:
             return None
         return tensor
 
+    def map(self, key: str) -> NDArray[np.uint8] | None:
+        """Map an entry of pixels, (n, ...), so that its pages can be given back; None where there is none."""
+        path = self._path(key)
+        try:
+            with path.open("rb") as handle:
+                (length,) = struct.unpack("<Q", handle.read(8))
+                length = min(length, path.stat().st_size)  # of a damaged file anything
+                shape = tuple(json.loads(handle.read(length))["activation"]["shape"])
+            # A private copy of each page that is written to: none is, and torch takes no array that could not be.
+            pixels = np.memmap(path, np.uint8, "c", 8 + length, shape)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError, struct.error):
+            path.unlink(missing_ok=True)
+            return None
+        return np.asarray(pixels)
+
     def write(self, key: str, parts: Iterable[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:
         """Write the parts of an entry of ``shape`` one after the other and map it; None where there is no room."""
         n_bytes = math.prod(shape) * dtype.itemsize
@@ -74,7 +97,7 @@ class Store:
             with temporary.open("wb") as handle:
                 handle.write(struct.pack("<Q", len(header)) + header)
                 for part in parts:
-                    handle.write(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+                    handle.write(_bytes(part))
                 handle.flush()
                 os.fsync(handle.fileno())
             temporary.replace(self._path(key))
@@ -145,13 +168,18 @@ def key(*parts: object) -> str:
     return hashlib.sha256("\x1f".join(map(str, everything)).encode()).hexdigest()[:40]
 
 
-def content(*tensors: Tensor) -> str:
+def content(*tensors: Tensor | OnDisk) -> str:
     """Hash tensors: their numbers, shapes and types."""
     digest = hashlib.blake2b(digest_size=20)
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        for part in batches(tensor, HASHED) if isinstance(tensor, OnDisk) else (tensor,):
+            digest.update(_bytes(part))
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def module_content(module: nn.Module) -> str:

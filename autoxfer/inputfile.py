@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from autoxfer.dataset import Schema
 from autoxfer.errors import InputError
+from autoxfer.pictures import SUFFIXES, UnreadableError, decode, path_columns, quietly
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+TABLES = (".csv", ".parquet")
 ARRAY_KEYS = ("images", "features", "test_images", "test_features")
 
 
@@ -26,23 +27,23 @@ def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Any
     if not path.exists():
         raise InputError("a file to predict", "no such file", str(path))
     suffix = path.suffix.lower()
-    if schema.modality == "image" and (path.is_dir() or suffix in IMAGE_SUFFIXES):
-        files = sorted(_images(path)) if path.is_dir() else [path]
+    if schema.modality == "image" and (path.is_dir() or suffix in (*SUFFIXES, *TABLES)):
+        files = sorted(_images(path)) if path.is_dir() else _listed(path, suffix) if suffix in TABLES else [path]
         if not files:
-            raise InputError(f"images ({', '.join(IMAGE_SUFFIXES)})", "none", str(path))
+            raise InputError(f"images ({', '.join(SUFFIXES)})", "none", str(path))
         return [{"file": str(file)} for file in files], np.stack([_read_image(schema, file) for file in files])
     if schema.table_columns or len(schema.text_columns) > 1:
-        if suffix not in (".csv", ".parquet"):
+        if suffix not in TABLES:
             raise InputError("a .csv or .parquet file", _kind(path), str(path))
         table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
         return _rows(len(next(iter(table.values()), ()))), table
-    if schema.modality == "text" and suffix in (".csv", ".parquet", ".txt"):
+    if schema.modality == "text" and suffix in (*TABLES, ".txt"):
         texts = _read_lines(path) if suffix == ".txt" else _column(schema, path, suffix)
         return _rows(len(texts)), texts
     if schema.modality in ("image", "vector") and suffix in (".npz", ".npy"):
         array = _read_array(path)
         return _rows(len(array) if array.ndim else 0), array
-    kinds = {"image": "a .npz or .npy file, an image or a folder of images"}
+    kinds = {"image": "a .npz or .npy file, an image, a folder of images or a table of their paths"}
     kinds["text"] = "a .csv or .parquet file, or a .txt file with a text in every line"
     raise InputError(kinds.get(schema.modality, "a .npz or .npy file"), _kind(path), str(path))
 
@@ -74,25 +75,27 @@ def _rows(n: int) -> list[dict[str, Any]]:
 
 def _images(folder: Path) -> Iterator[Path]:
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+    return (path for path in files if path.suffix.lower() in SUFFIXES)
+
+
+def _listed(path: Path, suffix: str) -> list[Path]:
+    """Take the images that a table lists, whose paths start at its folder. Raises InputError."""
+    table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
+    columns = path_columns(table)
+    if len(columns) != 1:
+        found = f"{len(columns) or 'none'} among {', '.join(table) or 'none'}"
+        raise InputError(f"one column of image files ({', '.join(SUFFIXES)})", found, str(path))
+    return [path.parent / str(value).strip() for value in table[columns[0]]]
 
 
 def _read_image(schema: Schema, path: Path) -> NDArray[np.uint8]:
     """Decode one image upright, grey or in colour as the schema's images are, cut to their size."""
-    from PIL import Image, ImageOps  # noqa: PLC0415 - only where images are read
-
     height, width, *channels = schema.shape
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if channels and upright.mode in ("P", "PA"):
-                upright = upright.convert("RGBA")  # a palette may hold transparency, which RGB alone cannot read
-            plain = upright.convert("RGB" if channels == [3] else "L")
-            if plain.size != (width, height):
-                plain = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError("an image that can be read", f"{type(error).__name__}: {error}", str(path)) from error
-    return np.asarray(plain).reshape(schema.shape)
+        with quietly():
+            return decode(path, (width, height), grey=channels != [3]).reshape(schema.shape)
+    except UnreadableError as error:
+        raise InputError("an image that can be read", str(error), str(path)) from error
 
 
 def _read_array(path: Path) -> NDArray[Any]:

@@ -217,7 +217,7 @@ def read(config: RunConfig) -> Material:
     loaders = [plugins.loader_for(spec) for spec in specs]
     spec = config.to_data_spec()
     dataset = plugins.reader_for(spec).read(spec)
-    if spec.ignore and not (dataset.schema.table_columns or dataset.schema.text_columns):
+    if spec.ignore and dataset.schema.modality == "vector":
         raise InputError("no columns to ignore: these data have none by name", ", ".join(spec.ignore), "task.ignore")
     if spec.group is not None and dataset.groups is None:
         raise InputError(

@@ -10,6 +10,7 @@ import csv
 import functools
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -109,6 +110,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "AUTOXFER_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AUTOXFER_MEMORY_GB", "")  # what a case sets is undone
     return tmp_path
 
 
@@ -187,6 +189,33 @@ def folder(spoil: Callable[[Path], object]) -> Arrange:
         return options("task.data=images", "task.target=label")(home)
 
     return arrange
+
+
+def spoil_images(spoil: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    """Spoil three images, which are too many to be left out."""
+    files = [f"{('cat', 'dog')[index % 2]}/{index}.png" for index in range(3)]
+    return lambda path: [(path / name).write_bytes(spoil((path / name).read_bytes())) for name in files]
+
+
+def listed(spoil: Callable[[Path], object], *overrides: str) -> Arrange:
+    """Take a table of images for data, and spoil it."""
+
+    def arrange(home: Path) -> list[str]:
+        (home / "shots").mkdir(exist_ok=True)
+        lines = [[f"shots/{index}.png", ("cat", "dog")[index % 2]] for index in range(20)]
+        for (name, _), image in zip(lines, pixels(20), strict=True):
+            Image.fromarray(image).save(home / name)
+        (home / "list.csv").write_text(table(lines, "file,label"))
+        spoil(home)
+        return options("task.data=list.csv", *overrides)(home)
+
+    return arrange
+
+
+def doubled(text: str) -> str:
+    """Write the first column of a table down a second time."""
+    first, *lines = text.splitlines()
+    return "\n".join([f"{first},file2", *(f"{line},{line.partition(',')[0]}" for line in lines)])
 
 
 def network(factory: str) -> Arrange:
@@ -297,6 +326,10 @@ def both(one: Arrange, other: Arrange) -> Arrange:
 FINGERPRINTS = json.dumps({"threads": 1, "fingerprints": {"data": "another", "source net": "another"}})
 GHOST = tensors() | {"4.weight": torch.zeros(3)}
 WIDE = {name: torch.zeros(9, *tensor.shape[1:]) for name, tensor in tensors().items()}
+
+_tiff = io.BytesIO()
+Image.fromarray(pixels(1)[0].astype(np.float32)).save(_tiff, "tiff")
+FRACTIONS = _tiff.getvalue()
 
 CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
     # the command line
@@ -485,11 +518,34 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         folder(lambda path: [each.rename(path.parent / each.name) for each in path.iterdir()]),
         ("images", "a folder per class"),
     ),
-    "image_corrupt": (folder(lambda path: (path / "cat" / "0.png").write_bytes(b"\x89PNG no more")), ("cat/0.png",)),
-    "image_empty": (folder(lambda path: (path / "dog" / "1.png").write_bytes(b"")), ("dog/1.png", "can be read")),
-    "image_cut_short": (
-        folder(lambda path: (path / "cat" / "0.png").write_bytes((path / "cat" / "0.png").read_bytes()[:60])),
-        ("cat/0.png", "can be read"),
+    "images_corrupt": (folder(spoil_images(lambda image: b"\x89PNG no more")), ("3 of 20", "cat/0.png", "can be read")),
+    "images_empty": (folder(spoil_images(lambda image: b"")), ("3 of 20", "cat/0.png", "no kind of image")),
+    "images_cut_short": (folder(spoil_images(lambda image: image[:60])), ("3 of 20", "cat/0.png", "can be read")),
+    "images_of_fractions": (folder(spoil_images(lambda image: FRACTIONS)), ("3 of 20", "cat/0.png", "fractions")),
+    "listed_images_all_missing": (
+        listed(lambda home: shutil.rmtree(home / "shots")),
+        ("list.csv: column 'file'", "image files that exist", "20 of 20", "row 0", "0.png"),
+    ),
+    "listed_images_many_missing": (
+        listed(lambda home: [(home / "shots" / f"{row}.png").unlink() for row in (4, 5, 6)]),
+        ("3 of 20", "row 4 (from 0)", "4.png"),
+    ),
+    "listed_images_broken": (
+        listed(lambda home: [(home / "shots" / f"{row}.png").write_bytes(b"x") for row in (4, 5, 6)]),
+        ("3 of 20 that cannot", "4.png"),
+    ),
+    "listed_images_elsewhere": (
+        listed(lambda home: (home / "list.csv").write_text((home / "list.csv").read_text().replace("shots", "shot"))),
+        ("no such file for 20 of 20", "paths that start at the table's folder"),
+    ),
+    "listed_images_twice": (
+        listed(lambda home: (home / "list.csv").write_text(doubled((home / "list.csv").read_text()))),
+        ("one column of images", "2: file, file2", "task.ignore"),
+    ),
+    "listed_images_of_no_group": (listed(lambda home: None, "task.group=pacient"), ("task.group", "'pacient'")),
+    "memory_bound_of_words": (
+        both(made(lambda home: os.environ.update(AUTOXFER_MEMORY_GB="much")), folder(lambda path: None)),
+        ("AUTOXFER_MEMORY_GB", "gigabytes", "'much'"),
     ),
     "images_of_one_class": (folder(lambda path: shutil.rmtree(path / "dog")), ("'cat'",)),
     # sources

@@ -288,19 +288,26 @@ def test_large_images_are_reduced(tmp_path):
     assert data.warnings == ("images of 640x480 pixels are resized and cut to 224x224",)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "sixteen bits"])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
 def test_an_image_that_cannot_be_read_is_named(tmp_path, damage):
     picture(tmp_path / "a" / "1.png")
     bad = tmp_path / "b" / "bad.png"
     picture(bad, size=(100, 100))
-    content = {"cut": bad.read_bytes()[:60], "text": b"not an image", "empty": b""}
-    if damage == "sixteen bits":
-        Image.fromarray(np.full((8, 10), 40000, np.uint16)).save(bad)
-    else:
-        bad.write_bytes(content[damage])
-    with pytest.raises(InputError) as caught:
+    bad.write_bytes({"cut": bad.read_bytes()[:60], "text": b"not an image", "empty": b""}[damage])
+    with pytest.raises(InputError, match="1 of 2 that cannot") as caught:
         read(tmp_path)
     assert caught.value.where.endswith("bad.png")
+
+
+def test_a_few_broken_images_are_left_out_with_their_labels(tmp_path):
+    for index in range(20):
+        picture(tmp_path / "ab"[index % 2] / f"{index:02}.png", colour=(index, 0, 0))
+    (tmp_path / "a" / "04.png").write_bytes(b"not an image")
+    data = read(tmp_path)
+    assert data.labels.tolist() == [0] * 9 + [1] * 10
+    assert data.examples[:, 0, 0, 0].tolist() == [0, 2, *range(6, 20, 2), *range(1, 20, 2)]
+    assert "1 of 20 images cannot be read and are left out, the first" in data.warnings[0]
+    assert "04.png" in data.warnings[0]
 
 
 def test_a_jpeg_that_ends_early_is_named(tmp_path):

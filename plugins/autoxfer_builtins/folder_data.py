@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import warnings as python_warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, hookimpl
+from autoxfer.gallery import read_images
+from autoxfer.pictures import SUFFIXES
 from autoxfer_builtins.reading import PARTS, locate, no_groups
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-GREY = ("1", "L", "LA")
-COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La")
-ORIENTATION = 0x0112  # the EXIF tag; values of 5 and above exchange width and height
-LARGEST = 224  # pixels of a side; larger images are reduced
 
 
 @dataclass(frozen=True)
@@ -30,7 +23,7 @@ class _Found:
 
 @final
 class FolderReader(DatasetReader):
-    """Reads PNG, JPEG, WebP and BMP files; a class is a folder."""
+    """Reads PNG, JPEG, TIFF and other image files; a class is a folder."""
 
     name: ClassVar[str] = "folder"
 
@@ -40,27 +33,25 @@ class FolderReader(DatasetReader):
         return path.is_dir() or (not path.exists() and ":" not in spec.location and not path.suffix)
 
     def read(self, spec: DataSpec) -> Dataset:
-        """Read every image. Raises InputError: no classes, no images, an image that cannot be read."""
+        """Read every image. Raises InputError: no classes, no images, many that cannot be read."""
         folder = locate(spec)
         if spec.target not in (None, "label", "class") or spec.task == "regression":
             raise InputError("the folders' names as classes", f"target {spec.target!r}, {spec.task}", "task.target")
         no_groups(spec, "folders of images")
         warnings: list[str] = []
         found = _find(folder, warnings)
-        headers = [_header(one.path) for one in found]
-        grey = all(mode in GREY for mode, _ in headers)
-        images = np.stack([_read(one.path, grey, size) for one, size in _sized(found, headers, warnings)])
-        alpha = sum(mode in ("RGBA", "LA", "PA", "RGBa", "La") for mode, _ in headers)
-        if alpha:
-            warnings.append(f"{alpha:,} images have an alpha channel, which is dropped")
+        gallery = read_images([one.path for one in found], [str(one.path) for one in found])
+        found = [found[row] for row in gallery.rows]
         classes = tuple(sorted({one.label for one in found}))
         code = {name: index for index, name in enumerate(classes)}
         labels = np.array([code[one.label] for one in found], dtype=np.int64)
         parts = {
             part: np.flatnonzero([one.part == part for one in found]) for part in {one.part for one in found} - {""}
         }
-        schema = Schema("image", "classification", images.shape[1:], "uint8", classes, target=spec.target or "label")
-        return Dataset(folder.resolve().name, schema, images, labels, parts, tuple(warnings))
+        schema = Schema(
+            "image", "classification", gallery.pixels.shape[1:], "uint8", classes, target=spec.target or "label"
+        )
+        return Dataset(folder.resolve().name, schema, gallery.pixels, labels, parts, (*warnings, *gallery.warnings))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -91,53 +82,6 @@ def _find(folder: Path, warnings: list[str]) -> list[_Found]:
     if not found:
         raise InputError(f"images ({', '.join(SUFFIXES)}) in a folder per class", "none", "task.data")
     return found
-
-
-def _header(path: Path) -> tuple[str, tuple[int, int]]:
-    """Read an image's mode and its (width, height) when held upright."""
-    try:
-        with python_warnings.catch_warnings():
-            python_warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(ORIENTATION, 1) >= 5
-                mode = image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _corrupt(path, error) from None
-    if mode not in GREY + COLOUR:
-        raise InputError("images of 8 bits per channel", f"mode {mode!r}", str(path))
-    return mode, (height, width) if turned else (width, height)
-
-
-def _sized(
-    found: list[_Found], headers: list[tuple[str, tuple[int, int]]], warnings: list[str]
-) -> list[tuple[_Found, tuple[int, int]]]:
-    """Give every image its size: its own where all are alike and small, a common square otherwise."""
-    sizes = [size for _, size in headers]
-    size = sizes[0]
-    if len(set(sizes)) > 1 or max(size) > LARGEST:
-        side = min(LARGEST, int(np.median([min(one) for one in sizes])))
-        size = (side, side)
-        told = f"{len(set(sizes))} sizes" if len(set(sizes)) > 1 else f"{sizes[0][0]}x{sizes[0][1]} pixels"
-        warnings.append(f"images of {told} are resized and cut to {side}x{side}")
-    return [(one, size) for one in found]
-
-
-def _read(path: Path, grey: bool, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode one image upright: (height, width) grey or (height, width, 3)."""
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if not grey and upright.mode in ("P", "PA"):
-                upright = upright.convert("RGBA")  # a palette may hold transparency, which RGB alone cannot read
-            plain = upright.convert("L" if grey else "RGB")
-            return np.asarray(plain if plain.size == size else ImageOps.fit(plain, size, Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _corrupt(path, error) from None
-
-
-def _corrupt(path: Path, error: Exception) -> InputError:
-    return InputError("an image that can be read", f"{type(error).__name__}: {str(error).splitlines()[0]}", str(path))
 
 
 @hookimpl

@@ -37,6 +37,8 @@ class NpzReader(DatasetReader):
     def read(self, spec: DataSpec) -> Dataset:
         """Read all arrays. Raises InputError on what is missing, ragged, not numeric or not finite."""
         path = locate(spec)
+        if spec.ignore:
+            raise InputError("no columns to ignore: arrays have none by name", ", ".join(spec.ignore), "task.ignore")
         arrays = _load(path)
         kind, target = _keys(arrays, spec, path.name)
         prefixes = [prefix for prefix in ("", *(f"{part}_" for part in PARTS)) if prefix + kind in arrays]

@@ -1,7 +1,7 @@
 """Tables in .csv and .parquet files: numbers, categories, gaps and texts; a target; perhaps groups and own splits.
 
 Columns of texts are read as one text, joined in their order by line breaks. Where other columns stand beside them that
-are of use, the data set is mixed.
+are of use, the data set is mixed. A column of image files makes it a data set of images.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
 from autoxfer.records import Task
 from autoxfer_builtins.columns import choose_columns, is_number, text_columns
+from autoxfer_builtins.picture_columns import pick, read_pictures, restrict
 from autoxfer_builtins.reading import (
     LABELS,
     PARTS,
@@ -59,12 +60,18 @@ class TableReader(DatasetReader):
         y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
         beside = (target, SPLIT, spec.group, *_ignored(list(table), spec, target))
         features = {name: values for name, values in table.items() if name not in beside}
+        parts = _parts(table[SPLIT], path.name) if SPLIT in table and target != SPLIT else {}
+        groups = group_codes(table[spec.group], f"{path.name}: column {spec.group!r}") if spec.group else None
+        gallery = read_pictures(features, path.parent, warnings, path.name)
+        if gallery is not None:
+            task: Task = "classification" if classes else "regression"
+            schema = Schema("image", task, gallery.pixels.shape[1:], "uint8", classes, target=target)
+            whole = Dataset(path.stem, schema, gallery.pixels, y, parts, tuple(warnings), groups)
+            return restrict(whole, gallery.rows)
         schema = _schema(features, "classification" if classes else "regression", classes, target, warnings)
         if not schema.columns:
             raise InputError("columns to learn from beside the target", "none that is of use", path.name)
         examples, texts = _examples(schema, features, warnings, path.name)
-        parts = _parts(table[SPLIT], path.name) if SPLIT in table and target != SPLIT else {}
-        groups = group_codes(table[spec.group], f"{path.name}: column {spec.group!r}") if spec.group else None
         return Dataset(path.stem, schema, examples, y, parts, tuple(warnings), groups, texts)
 
 
@@ -191,7 +198,7 @@ def _labelled(table: Table, target: str, warnings: list[str], where: str) -> tup
         raise InputError(f"labels in column {target!r}", "none", where)
     if len(kept) < len(labels):
         warnings.append(f"{len(labels) - len(kept):,} rows without a value in {target!r} are left out")
-        table = {name: [values[row] for row in kept] for name, values in table.items()}
+        table = {name: pick(values, kept) for name, values in table.items()}
     return table, [label for label in labels if label is not None]
 
 
