@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from autoxfer_builtins.adapters import Adapters
-from autoxfer_builtins.fine_tune import FineTune
+from autoxfer_builtins.fine_tune import FREE, FROZEN, FineTune
 from autoxfer_builtins.linear_probe import LinearProbe
 from autoxfer_builtins.lora import LoRA, LowRank
 from autoxfer_builtins.partial_transfer import PartialTransfer
@@ -17,12 +19,16 @@ from autoxfer_builtins.residual import Integrated, Residual
 from autoxfer_builtins.scratch import Scratch
 from torch import Tensor, nn
 
+from autoxfer.building import start_head
+from autoxfer.features import TrainTensors
 from autoxfer.linear import fit_head, strength_grid
-from autoxfer.strategy import Candidate, Strategy, Tap
+from autoxfer.scoring import Choice
+from autoxfer.strategy import Candidate, Group, Strategy, Tap
 from autoxfer.testing.scenes import N_TUNE, Scene, scene
 from autoxfer.training import GradientTrainer
 
 IMAGES = scene("image", "classification")
+VECTORS = scene("vector", "classification")
 NUMBERS = scene("vector", "regression")
 
 
@@ -224,3 +230,76 @@ def test_scratch_reads_what_its_architecture_reads() -> None:
         candidate = IMAGES.build(Scratch(architecture=name, dropout=0.5))
         assert candidate.inputs == (architecture.input,)
         assert any(isinstance(part, nn.Dropout) and part.p == 0.5 for part in candidate.module.modules())
+
+
+def test_fine_tuning_at_its_frozen_end_trains_the_probes_head_and_nothing_else() -> None:
+    candidate, fitted = IMAGES.fit(FineTune(anchor=1e6))
+    assert candidate.inputs == (Tap("last"),)
+    head = IMAGES.build(FineTune(anchor=FROZEN)).module.get_submodule("head")
+    naive = Candidate(nn.Sequential(OrderedDict(head=head)), (Tap("last"),))
+    start_head(naive, _data(IMAGES))
+    expected = IMAGES.trainer(FineTune).run(naive)
+    assert torch.equal(fitted.state["head.weight"], expected.state["head.weight"])
+    assert fitted.curve == expected.curve
+
+
+def test_fine_tuning_at_its_free_end_is_bound_to_nothing() -> None:
+    free, bound, anchored = (_last(VECTORS, FineTune(anchor=anchor)) for anchor in (0.0, FREE, 0.01))
+    assert states_equal(free.module.state_dict(), bound.module.state_dict())
+    assert not states_equal(free.module.state_dict(), anchored.module.state_dict())
+
+
+def test_between_its_ends_a_stronger_anchor_keeps_fine_tuning_nearer_to_the_frozen_end() -> None:
+    answers = {}
+    for anchor in (0.0, 0.01, 0.1, 1.0, 10.0, 0.99 * FROZEN, FROZEN):
+        answers[anchor] = VECTORS.answer(_last(VECTORS, FineTune(anchor=anchor), steps=100), N_TUNE)
+    apart = [float((answers[anchor] - answers[FROZEN]).norm() / answers[FROZEN].norm()) for anchor in answers]
+    assert apart == sorted(apart, reverse=True)
+    assert apart[0] > 0.5
+    assert apart[-2] < 0.05
+
+
+def test_an_output_that_is_multiplied_is_a_head_that_learns_faster() -> None:
+    """So ``head_lr`` is the inverse of a network's richness."""
+    factor, ends = 8.0, []
+    for multiplied in (True, False):
+        candidate = VECTORS.build(FineTune(anchor=0.0, head_lr=1.0 if multiplied else factor))
+        start_head(candidate, _data(VECTORS))
+        if multiplied:
+            head = candidate.module.get_submodule("head")
+            with torch.no_grad():
+                for parameter in head.parameters():
+                    parameter.div_(factor)
+            candidate = replace(candidate, module=Multiplied(candidate.module, factor), groups=_inside(candidate))
+        _to_the_end(VECTORS, FineTune, decay=0.0).run(candidate)
+        ends.append(VECTORS.answer(candidate, N_TUNE))
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-3)
+
+
+class Multiplied(nn.Module):
+    def __init__(self, inner: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.inner, self.factor = inner, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * self.inner(x)
+
+
+def _inside(candidate: Candidate) -> tuple[Group, ...]:
+    return tuple(replace(group, match=f"inner.{group.match}") for group in candidate.groups)
+
+
+def _last(where: Scene, instance: Strategy, **recipe: Any) -> Candidate:
+    """Fit to the last step, whatever the tune split says of the steps before."""
+    candidate = where.build(instance)
+    where.train(instance, candidate, _to_the_end(where, type(instance), **recipe))
+    return candidate
+
+
+def _to_the_end(where: Scene, strategy: type[Strategy], **recipe: Any) -> GradientTrainer:
+    recipe = replace(where.trainer(strategy).recipe, **recipe)
+    return GradientTrainer(where.features, where.problem, where.labels, Choice(kept=1.0), recipe, seed=1)
+
+
+def _data(where: Scene) -> TrainTensors:
+    return TrainTensors(where.features, where.problem, where.labels, where.tune.center, where.tune.spread)
