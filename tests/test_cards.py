@@ -20,9 +20,24 @@ PAPERS = Path(__file__).resolve().parents[1] / "examples" / "papers"
 sys.path.insert(0, str(PAPERS))
 
 import card_a1  # noqa: E402
+import card_b1  # noqa: E402
+import card_b2  # noqa: E402
+import card_b3  # noqa: E402
+import card_c1  # noqa: E402
 import card_c2  # noqa: E402
+import phase_diagram  # noqa: E402
 
 pytestmark = pytest.mark.slow
+
+CARDS = {  # a card -> a figure that it expects, as printed
+    card_a1: "(96.7)",
+    card_b1: "(+0.263)",
+    card_b2: "(0.0100)",
+    card_b3: "(-0.117)",
+    card_c1: "(-2.4)",
+    card_c2: "(-9.7)",
+    phase_diagram: "%)",
+}
 
 N_GUARD = 400
 TRAINED = {"lr": 0.003, "decay": 1e-4, "steps": 420, "batch": 16}  # as many steps as the card has
@@ -73,7 +88,32 @@ def test_the_gains_of_partial_transfer_are_near_those_of_the_card(filters: dict[
         assert gains[:up_to] == pytest.approx(card_c2.EXPECTED[overlap][:up_to], abs=2.5), overlap
 
 
-@pytest.mark.parametrize("card", [card_a1, card_c2], ids=["a1", "c2"])
+def fails(value: dict[str, Any]) -> list[str]:
+    return [rule for rule, holds in value["holds"].items() if not holds]
+
+
+def test_features_are_fate_as_the_closed_form_says() -> None:
+    assert fails(card_b1.summarise(card_b1.simulate(100, 100), card_b1.simulate(400, 20))) == []
+
+
+def test_where_transfer_turns_into_harm_the_papers_formula_does() -> None:
+    angles, gammas = np.linspace(0.1, 1, 10) * np.pi / 2, np.arange(0.2, 2.01, 0.2).round(2)
+    assert fails(phase_diagram.summarise(angles, gammas, 20, 200)) == []
+
+
+def test_a_linear_network_that_starts_small_keeps_one_direction() -> None:
+    assert (
+        fails(card_b2.summarise({step: [card_b2.learn(step, seed) for seed in range(3)] for step in card_b2.STEPS}))
+        == []
+    )
+
+
+def test_the_head_first_is_the_safer_start() -> None:
+    trained = card_b3.average([card_b3.fine_tuned(seed) for seed in range(2)])
+    assert fails(card_b3.summarise(*card_b3.simulate(240), trained)) == []
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.__name__)
 def test_a_card_answers_in_json_alone_and_plots(
     card: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,14 +124,14 @@ def test_a_card_answers_in_json_alone_and_plots(
     assert plot.stat().st_size > 0
 
 
-@pytest.mark.parametrize("card", [card_a1, card_c2], ids=["a1", "c2"])
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.__name__)
 def test_a_card_prints_what_was_seen_beside_what_is_expected(
     card: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["card", "--smoke"])
     card.main()
     printed = capsys.readouterr().out
-    assert {"a1": "(96.7)", "c2": "(-9.7)"}[card.__name__.removeprefix("card_")] in printed
+    assert CARDS[card] in printed
     assert "not asked: " in printed  # so small a size shows nothing
 
 

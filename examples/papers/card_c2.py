@@ -29,8 +29,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cards import finish, options, table
+from cards import beside, finish, options, table
 from numpy.typing import NDArray
+from two_patches import Floats, inherit, mistakes, new, sample, shuffled, tasks, train
 
 from autoxfer import guard
 
@@ -42,14 +43,9 @@ EXPECTED = {  # overlap -> gains in points, for each alpha
     1.5: (4.0, 6.4, 7.8, 9.0, 9.0, 9.5, 9.7, 11.1),
 }
 SIGNAL = 2.0  # |u + v|
-N_FILTERS = 10  # m
-SECOND = np.repeat([1.0, -1.0], N_FILTERS) / N_FILTERS  # the second layer, (2m,)
-START = 0.01  # standard deviation of a new filter's weights
 HALF = ALPHAS.index(0.5)
 TOLERANCE = 1.0  # points
-RATE, MAX_STEPS, ENOUGH = 2.0, 1500, 0.01  # of gradient descent; it stops at this loss
 
-Floats = NDArray[np.float64]
 Mistakes = Mapping[str, NDArray[np.bool_]]  # on "test" and "guard": (1 + shares, n), scratch first
 
 
@@ -78,76 +74,13 @@ def main() -> None:
 def simulate(overlap: float, seed: int, size: Size = Size()) -> Mistakes:
     """Train scratch and every share of transfer on one draw, and let them answer new examples."""
     rng = np.random.default_rng(seed)
-    axes, own = np.eye(3, size.d), np.sqrt(SIGNAL**2 - overlap**2)
-    source_task, target_task = ((overlap * axes[0], own * axes[k]) for k in (1, 2))
-    source = train(_new(rng, size), sample(rng, size.n_source, *source_task))
-    target = sample(rng, size.n_target, *target_task)
-    judged = {name: sample(rng, n, *target_task) for name, n in (("test", size.n_test), ("guard", size.n_guard))}
-    fresh = _new(rng, size)
-    order = np.stack([rng.permutation(N_FILTERS), N_FILTERS + rng.permutation(N_FILTERS)])
-    networks = []
-    for alpha in (0.0, *ALPHAS):
-        rows = order[:, : round(alpha * N_FILTERS)].ravel()
-        mixed = fresh.copy()
-        mixed[rows] = source[rows]
-        networks.append(train(mixed, target))
-    return {
-        name: np.stack([margins(*examples.seen_by(filters), examples) <= 0 for filters in networks])
-        for name, examples in judged.items()
-    }
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Examples of a task: patches labels * signal and noise."""
-
-    signal: Floats  # u + v: (d,)
-    noise: Floats  # (n, d), orthogonal to u and to v
-    labels: Floats  # (n,) of -1 and 1
-
-    def seen_by(self, filters: Floats) -> tuple[Floats, Floats]:
-        """Give what filters, (2m, d), see in the signal, (2m,), and in each noise, (2m, n)."""
-        return filters @ self.signal, filters @ self.noise.T
-
-
-def sample(rng: np.random.Generator, n: int, universal: Floats, own: Floats) -> Sample:
-    """Draw examples."""
-    labels = rng.choice([-1.0, 1.0], n)
-    noise = rng.standard_normal((n, len(own)))
-    for signal in (universal, own):
-        if signal.any():
-            noise -= np.outer(noise @ signal, signal) / (signal @ signal)
-    return Sample(universal + own, noise, labels)
-
-
-def margins(in_signal: Floats, in_noise: Floats, examples: Sample) -> Floats:
-    """Give y f(x) for each example: (n,)."""
-    by_filter = np.maximum(in_signal[:, None] * examples.labels, 0) + np.maximum(in_noise, 0)
-    found: Floats = examples.labels * (SECOND @ by_filter)
-    return found
-
-
-def train(filters: Floats, examples: Sample) -> Floats:
-    """Descend the logistic loss by its full gradient: (2m, d) -> (2m, d).
-
-    Every step adds a combination of the patches, so that following the combinations is enough.
-    """
-    labels, gram, energy = examples.labels, examples.noise @ examples.noise.T, examples.signal @ examples.signal
-    in_signal, in_noise = examples.seen_by(filters)
-    of_signal, of_noise = np.zeros_like(in_signal), np.zeros_like(in_noise)  # what has been added
-    for _ in range(MAX_STEPS):
-        signal_now, noise_now = in_signal + of_signal * energy, in_noise + of_noise @ gram
-        margin = margins(signal_now, noise_now, examples)
-        if np.logaddexp(0, -margin).mean() < ENOUGH:
-            break
-        step = RATE * np.outer(SECOND, labels / (1 + np.exp(margin)) / len(labels))
-        of_signal += (step * (signal_now[:, None] * labels > 0)) @ labels
-        of_noise += step * (noise_now > 0)
-    return filters + np.outer(of_signal, examples.signal) + of_noise @ examples.noise
-
-
-def _new(rng: np.random.Generator, size: Size) -> Floats:
-    return START * rng.standard_normal((2 * N_FILTERS, size.d))
+    source_task, target_task = tasks(overlap, SIGNAL, size.d)
+    source = train(new(rng, size.d), sample(rng, size.n_source, source_task))
+    target = sample(rng, size.n_target, target_task)
+    judged = {name: sample(rng, n, target_task) for name, n in (("test", size.n_test), ("guard", size.n_guard))}
+    fresh, order = new(rng, size.d), shuffled(rng)
+    networks = [train(inherit(fresh, source, order, alpha), target) for alpha in (0.0, *ALPHAS)]
+    return {name: mistakes(networks, examples) for name, examples in judged.items()}
 
 
 def judge(found: Mistakes, alpha: float) -> str:
@@ -201,7 +134,7 @@ def holds(
 
 def show(value: dict[str, Any], arguments: argparse.Namespace) -> None:
     rows = {
-        f"{overlap:g}": [f"{seen:+.1f} ({told:+.1f})" for seen, told in zip(gains, EXPECTED[overlap], strict=True)]
+        f"{overlap:g}": [beside(seen, told) for seen, told in zip(gains, EXPECTED[overlap], strict=True)]
         for overlap, gains in value["gains"].items()
     }
     table("overlap", [f"alpha {alpha:g}" for alpha in ALPHAS], rows)

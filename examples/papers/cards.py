@@ -27,6 +27,11 @@ def options(doc: str | None, seeds: int = 5) -> argparse.Namespace:
     return arguments
 
 
+def beside(seen: float, told: float, form: str = "+.1f") -> str:
+    """Write what was seen, and what is expected in brackets."""
+    return f"{seen:{form}} ({told:{form}})"
+
+
 def table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """Print rows of cells under their columns."""
     width = max(map(len, [*columns, *(cell for cells in rows.values() for cell in cells)])) + 2
