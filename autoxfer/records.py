@@ -70,7 +70,7 @@ class Job:
     study: str  # "linear_probe@even"
     number: int  # of the trial within its study
     strategy: str
-    source: str | None
+    source: str | None  # "even"; "even+odd" for both together
     params: Mapping[str, Any]  # the strategy's own and the recipe's, in one flat namespace
     seed: int
     floors: Floors = ()  # by the study's own trials

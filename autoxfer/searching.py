@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoxfer import runfolder, tuning
-from autoxfer.engines import open_engine
+from autoxfer.engines import Engine, open_engine
 from autoxfer.records import (
     Event,
     Floors,
     Job,
-    Score,
     StudyResult,
     StudyStarted,
     Trial,
@@ -22,6 +24,7 @@ from autoxfer.records import (
     Warned,
     derive_seed,
 )
+from autoxfer.rivals import Rivals
 from autoxfer.runfolder import RunFolder
 from autoxfer.scoring import standard_error
 from autoxfer.studies import BASELINE
@@ -40,47 +43,69 @@ def search(
 
     ``order`` names all studies, the baseline first. The results stand as in the run file, whatever came first.
     """
-    config, results = setting.config, list[StudyResult]()
-    baseline: tuning.Baseline | None = None
+    results: list[StudyResult] = []
     places = {name: place for place, name in enumerate(setting.studies)}
-    share = None if setting.seconds is None else setting.seconds / len(setting.studies)
     if not folder.journal.exists() and folder.path.joinpath("studies").exists():
         tell(Warned("the journal of this run is gone: its finished trials are not known and run again"))
     journal = tuning.Journal(folder.journal)
-    with open_engine(config.engine) as engine:
+    with open_engine(setting.config.engine) as engine:
+        run = _Search(setting, bench, tell, journal, engine, _rivals(setting, bench))
         for name in order or places:
-            plan = setting.studies[name]
-            n_trials = config.budget.trials
-            study = tuning.Study(
-                journal, name, plan.space, plan.defaults, seed=config.seed, n_trials=n_trials, baseline=baseline
-            )
-            earlier = StudyResult(name, plan.strategy.name, plan.source, study.trials(), 0.0)
-            best = earlier.best.outcome.score if earlier.best else None
-            tell(StudyStarted(name, len(earlier.trials), best))
-            spent = seconds(earlier.trials)
-            deadline = None if share is None else time.monotonic() + share - spent
-            outside_cap = len(study.defaults) if plan.strategy.name == BASELINE else 0
-
-            def told(trial: Trial, best: Score | None, name: str = name) -> None:
-                tell(TrialFinished(name, trial, best))
-
-            trials = tuning.tune(
-                study,
-                job_maker(setting, name, deadline, outside_cap),
-                bench.execute,
-                engine,
-                deadline=deadline,
-                outside_cap=outside_cap,
-                on_trial=told,
-                warn=lambda text: tell(Warned(text)),
-            )
-            result = StudyResult(name, plan.strategy.name, plan.source, trials, seconds(trials), study.given_up())
-            if plan.strategy.name == BASELINE:
-                baseline = _baseline(setting, bench, result)
-            results.append(result)
+            results.append(run.study(name))
             results.sort(key=lambda result: places[result.id])
             _write_trials(folder, results)
     return results
+
+
+@final
+@dataclass
+class _Search:
+    """What the studies that are finished leave to those that come after."""
+
+    setting: Setting
+    bench: Bench
+    tell: Callable[[Event], None]
+    journal: tuning.Journal
+    engine: Engine
+    rivals: Rivals
+    baseline: tuning.Baseline | None = None  # once it is searched, and if it is a fair opponent
+
+    def study(self, name: str) -> StudyResult:
+        """Tune one study, or what is left of it."""
+        setting, plan = self.setting, self.setting.studies[name]
+        is_baseline = plan.strategy.name == BASELINE
+        so_far = partial(StudyResult, name, plan.strategy.name, plan.source)
+        study = tuning.Study(
+            self.journal,
+            name,
+            plan.space,
+            plan.defaults,
+            seed=setting.config.seed,
+            n_trials=setting.config.budget.trials,
+            baseline=self.baseline,
+            behind=lambda closed: self.rivals.behind(so_far(closed, 0.0)),
+            confined=self.rivals.confined(plan.source),
+        )
+        earlier = so_far(study.trials(), 0.0)
+        self.tell(StudyStarted(name, len(earlier.trials), earlier.best.outcome.score if earlier.best else None))
+        share = None if setting.seconds is None else setting.seconds / len(setting.studies)
+        deadline = None if share is None else time.monotonic() + share - seconds(earlier.trials)
+        outside_cap = len(study.defaults) if is_baseline else 0
+        trials = tuning.tune(
+            study,
+            job_maker(setting, name, deadline, outside_cap),
+            self.bench.execute,
+            self.engine,
+            deadline=deadline,
+            outside_cap=outside_cap,
+            on_trial=lambda trial, best: self.tell(TrialFinished(name, trial, best)),
+            warn=lambda text: self.tell(Warned(text)),
+        )
+        result = so_far(trials, seconds(trials), study.given_up())
+        self.rivals.note(result)
+        if is_baseline:
+            self.baseline = _baseline(setting, self.bench, result)
+        return result
 
 
 def _baseline(setting: Setting, bench: Bench, result: StudyResult) -> tuning.Baseline | None:
@@ -93,6 +118,14 @@ def _baseline(setting: Setting, bench: Bench, result: StudyResult) -> tuning.Bas
     rng = np.random.default_rng(derive_seed(setting.config.seed, "error"))
     error = standard_error(predictions, setting.targets["tune"], setting.groups("tune"), rng)
     return tuning.Baseline(best.outcome.score, best.outcome.curve, error)
+
+
+def _rivals(setting: Setting, bench: Bench) -> Rivals:
+    def losses(study: str, best: Trial) -> NDArray[np.float64]:
+        answers = bench.answers(job_maker(setting, study)(best.number, best.params, ()))
+        return setting.metric.losses(answers, setting.targets["tune"].labels)
+
+    return Rivals(losses, setting.groups("tune"))
 
 
 def job_maker(setting: Setting, name: str, deadline: float | None = None, outside_cap: int = 0) -> JobMaker:

@@ -34,7 +34,7 @@ from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.scoring import Scale, Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
-from autoxfer.studies import StudyPlan, chosen_strategies, plan_studies
+from autoxfer.studies import StudyPlan, chosen_strategies, crowded, plan_studies
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
@@ -263,6 +263,7 @@ def assemble(
         *dataset.warnings,
         *splits.warnings,
         *cut,
+        *crowded(studies),
         *(f"{name}: {why}" for name, why in unavailable.items()),
     )
     return Setting(

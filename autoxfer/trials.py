@@ -200,6 +200,21 @@ class Bench:
         target = self._targets["tune"]
         return self._features.compose(candidate, self._problems[study], target.center, target.spread)
 
+    def answers(self, job: Job) -> NDArray[np.float64]:
+        """Predict the tune split with a study's best candidate, from the inputs that its trials have read."""
+        problem, target, device = self._problems[job.study], self._targets["tune"], self._features.device
+        candidate = self.rebuild(job)
+        module = candidate.module.to(device).eval()
+        inputs = tuple(resolve(name, problem) for name in candidate.inputs)
+        rows = torch.arange(len(target.labels), device=device)
+
+        def compute(size: int) -> Tensor:
+            parts = torch.split(rows, size)
+            return torch.cat([module(*self._features.batch(inputs, "tune", part)).float() for part in parts])
+
+        with torch.no_grad():
+            return probabilities(Portion(at_once(device)).attempt(compute), target)
+
     def predict(self, composed: Composed, split: str) -> NDArray[np.float64]:
         """Predict a split with the composed float32 model: what ``scoring.probabilities`` gives."""
         # The composed model answers in the label's own units already.

@@ -22,7 +22,7 @@ FLOORS = (
     "guard prospects diagnostics grouping splitting partitioning cells encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal studies assessment looks searching setting finalists folding refitting result closing "
+    "datacheck rehearsal studies assessment looks rivals searching setting finalists folding refitting result closing "
     "explaining forecasting selection planning testing",
     "terminal cli __main__",
 )

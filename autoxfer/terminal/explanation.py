@@ -136,6 +136,7 @@ def study_words(explanation: Explanation, entry: Entry) -> str:
         parts.append(_judged(entry.verdict, record))
     parts += [
         _trials(entry, explanation.studies.get(entry.study)),
+        f"It had no further trials: {entry.given_up}." if entry.given_up else "",
         _params(entry, explanation.studies.get(entry.study)),
     ]
     if found := explanation.diagnoses.get(entry.study):

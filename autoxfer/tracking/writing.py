@@ -133,6 +133,8 @@ class Writer:
             "autoxfer.verdict": "baseline" if entry.verdict is None else entry.verdict.decision,
             "mlflow.note.content": "" if entry.verdict is None else entry.verdict.reason,
         }
+        if entry.given_up:
+            tags["autoxfer.given_up"] = entry.given_up
         child = self._run(experiment, study.id, tags)
         params = {"strategy": entry.strategy, "source": entry.source or "", **evidence.flatten(entry.params)}
         scored = [(t.number, t.outcome.score.value) for t in study.trials if t.outcome.score is not None]

@@ -43,16 +43,23 @@ class Study:
         seed: int,  # of the run
         n_trials: int | None,  # None = no limit
         baseline: Baseline | None = None,  # what a transfer is held against; None = this is the baseline
+        behind: Callable[[tuple[Trial, ...]], str] = lambda closed: (
+            ""
+        ),  # why finished trials say that others are better
+        confined: str = "",  # why there are no trials but the defaults
     ) -> None:
         self.id = id
         self.space = space
         self.seed = seed
         self.n_trials = n_trials
         self.baseline = baseline
+        self.behind, self.confined = behind, confined
         self.defaults: list[dict[str, Any]] = []
         for params in (clip(default, space) for default in defaults):
             if params not in self.defaults:
                 self.defaults.append(params)
+        if confined:
+            self.n_trials = min(len(self.defaults), n_trials or len(self.defaults))
         self._journal = journal
         self._study = journal.open_study(id)
 
@@ -90,9 +97,9 @@ class Study:
         """
         closed = self.trials()
         is_spent = self.n_trials is not None and len(closed) >= self.n_trials
-        if self.baseline is None or is_spent or self._journal.running(self._study):
-            return ""
-        return beaten(closed, self.baseline)
+        if is_spent or self._journal.running(self._study):
+            return self.confined if is_spent else ""
+        return (beaten(closed, self.baseline) if self.baseline else "") or self.behind(closed)
 
     def _begin(self, closed: Sequence[Trial], running: Sequence[Begun], generation: int) -> Begun | None:
         number = len(closed) + len(running)
