@@ -57,7 +57,7 @@ def decode(schema: Schema, stored: NDArray[Any]) -> Any:
     columns: dict[str, list[Any]] = {}
     if schema.text_columns:
         first, *others = schema.text_columns
-        columns[first.name] = list(schema.tokenizers[0].decode(stored.astype(np.int32)))
+        columns[first.name] = list(schema.tokenizers[0].decode(stored[:, : schema.n_ids].astype(np.int32)))
         columns |= {column.name: [""] * len(stored) for column in others}
     for column, values in zip(schema.table_columns, stored.T[schema.n_ids :], strict=True):
         present = [None if np.isnan(value) else float(value) for value in values]

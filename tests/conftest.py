@@ -34,6 +34,26 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny transformer that knows a few words, newly initialised."""
+    transformers = pytest.importorskip("transformers", reason='the extra "text" is not installed')
+    import torch  # noqa: PLC0415 - late, as above
+    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
+
+    words = ["[PAD]", "[UNK]", "it", "was", "the", "of", "and", "red", "green", "blue", "number"]
+    path = tmp_path_factory.mktemp("tiny")
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(path / "tokenizer.json"))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=32, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.BertModel(config).save_pretrained(path)
+    return path
+
+
 class MlflowServer:
     """A real MLflow server, which can be stopped and started again on the same port with the same store."""
 

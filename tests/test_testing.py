@@ -237,7 +237,7 @@ def test_a_strategy_is_tried_only_where_it_serves() -> None:
     class Choosy(Head):
         @classmethod
         def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
-            if problem.modality in ("image", "text"):
+            if problem.modality in ("image", "text", "mixed"):
                 raise Unsupported("numbers are for me")
             return {}
 

@@ -40,29 +40,10 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny transformer that knows the words, newly initialised."""
-    transformers = pytest.importorskip("transformers", reason='the extra "text" is not installed')
-    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
-
-    words = ["[PAD]", "[UNK]", "it", "was", "the", "of", "and", "red", "green", "blue", "number"]
-    path = tmp_path_factory.mktemp("tiny")
-    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(path / "tokenizer.json"))
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    config = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=32, **sizes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformers.BertModel(config).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def config(texts: Path, folder: Path) -> dict[str, Any]:
+def config(texts: Path, transformer: Path) -> dict[str, Any]:
     return {
         "task": {"data": str(texts), "target": "label"},
-        "sources": [{"name": "tiny", "model": f"hf:{folder}"}],
+        "sources": [{"name": "tiny", "model": f"hf:{transformer}"}],
         "strategies": [
             {"scratch": {"architecture": ["compact", "tfidf"], "steps": 20}},
             "linear_probe",
@@ -178,9 +159,9 @@ def test_mlflow_serves_sentences(result: autoxfer.Result) -> None:
 
 
 @pytest.mark.slow
-def test_the_example_over_texts_runs(shared: Path, folder: Path, tmp_path: Path) -> None:
+def test_the_example_over_texts_runs(shared: Path, transformer: Path, tmp_path: Path) -> None:
     script = Path(__file__).resolve().parents[1] / "examples" / "text" / "transfer.py"
-    where = ["--data", str(shared), "--out", str(tmp_path), "--source", f"hf:{folder}"]
+    where = ["--data", str(shared), "--out", str(tmp_path), "--source", f"hf:{transformer}"]
     done = subprocess.run(
         [sys.executable, str(script), *where, "--task", "trec6", "--smoke"],
         capture_output=True,
