@@ -32,6 +32,7 @@ from torch import nn
 from autoxfer.cli import main
 from autoxfer.dataset import Column, Schema
 from autoxfer.export import save_winner
+from autoxfer.tokens import Tokenizer, Vocabulary
 
 Arrange = Callable[[Path], list[str]]
 PATIENCE_S = 30.0  # on a busy machine; a second or two on an idle one
@@ -158,6 +159,15 @@ def patients(*overrides: str, given: tuple[str, ...] = ("A1", "A2", "A3", "A4"))
     return data(table(lines, GROUPED), "task.group=patient", *overrides)
 
 
+def told(*overrides: str, number: str = "1.5", name: str = "x") -> Arrange:
+    """Put a text and a category beside the numbers; spoil one number, or a column's name."""
+    lines = [
+        [x if index else number, f"the {index}th of some sentences that say {y}", ("cook", "smith")[index % 2], label]
+        for index, (x, y, label) in enumerate(rows())
+    ]
+    return data(table(lines, f"{name},told,job,label"), *overrides)
+
+
 def npz(*overrides: str, **arrays: Any) -> Arrange:
     """Take arrays for data, one of them spoilt."""
 
@@ -256,6 +266,11 @@ def winner_files(kind: str) -> dict[str, bytes]:
     if kind == "image":
         schema = Schema("image", "classification", (8, 8), "uint8", ("cat", "dog"))
         net: nn.Module = nn.Sequential(Floats(), nn.Flatten(), nn.Linear(64, 2))
+    elif kind == "mixed":
+        words = (Tokenizer("words", Vocabulary(("good", "bad"), ()).content, 3),)
+        columns = (Column("told", "text"), Column("x", "numeric"), Column("job", "categorical", ("cook", "smith")))
+        schema = Schema("mixed", "classification", (5,), "float32", ("no", "yes"), columns, tokenizers=words)
+        net = nn.Sequential(nn.Linear(5, 2))
     else:
         columns = (Column("x", "numeric"), Column("y", "numeric"))
         schema = Schema("table", "classification", (2,), "float32", ("no", "yes"), columns)
@@ -442,6 +457,25 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
             )
         ),
         ("class 'new'", "train 0"),
+    ),
+    # texts beside numbers and categories
+    "mixed_infinite_number": (told(number="inf"), ("table.csv", "finite numbers", "'inf' in column 'x', row 1")),
+    "mixed_for_a_source_of_other_widths": (told(), ("source 'net'", "2 values, as the source reads", "3 values")),
+    "mixed_without_a_column_that_a_source_reads": (
+        told("sources.0.input={columns: [x, age]}"),
+        ("source 'net'", "a table with age", "a table of x, job"),
+    ),
+    "ignored_column_unknown": (told("task.ignore=[jobs]"), ("task.ignore", "x, told, job", "'jobs'", "nearest: 'job'")),
+    "ignored_target": (told("task.ignore=[label]"), ("task.ignore", "'label', which is no feature anyway")),
+    "ignored_all": (told("task.ignore=[x, told, job]"), ("table.csv", "columns to learn from", "none")),
+    "ignored_is_text": (told("task.ignore=job"), ("task.ignore", "names of columns", "'job'")),
+    "ignored_of_sklearn": (
+        options("task.data=sklearn:iris", "task.ignore=[petal]"),
+        ("task.ignore", "no columns to ignore", "petal"),
+    ),
+    "ignored_of_arrays": (
+        npz("task.ignore=[x]", features=np.eye(2).repeat(30, 0), label=np.arange(60) // 30),
+        ("task.ignore", "no columns to ignore", "x"),
     ),
     # groups
     "group_missing": (patients("task.group=patent"), ("task.group", "'patent'", "'patient'")),
@@ -638,6 +672,26 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
     "predict_header_only": (prediction("table", "new.csv", "x,y\n"), ("new.csv", "at least one")),
     "predict_empty": (prediction("table", "new.csv", ""), ("new.csv",)),
     "predict_ragged": (prediction("table", "new.csv", "x,y\n1\n"), ("new.csv", "as many values")),
+    "predict_without_the_text": (
+        prediction("mixed", "new.csv", "x,job\n1,cook\n"),
+        ("new.csv", "columns told, x, job", "none called told"),
+    ),
+    "predict_without_a_column_beside_the_text": (
+        prediction("mixed", "new.csv", "told,job\ngood,cook\n"),
+        ("new.csv", "columns told, x, job", "none called x"),
+    ),
+    "predict_a_word_beside_a_text": (
+        prediction("mixed", "new.csv", "told,x,job\ngood,two,cook\n"),
+        ("new.csv", "numbers in column 'x'", "'two'"),
+    ),
+    "predict_lines_without_columns": (
+        prediction("mixed", "new.txt", "good\nbad\n"),
+        ("new.txt", ".csv or .parquet", "a .txt file"),
+    ),
+    "predict_header_of_a_mixed_table_only": (
+        prediction("mixed", "new.csv", "told,x,job\n"),
+        ("new.csv", "at least one row"),
+    ),
     "predict_wrong_size": (prediction("image", "new.npy", pixels(3, 9)), ("new.npy", "(n, 8, 8)", "(3, 9, 9)")),
     "predict_fractions": (prediction("image", "new.npy", pixels(3) / 255), ("new.npy", "0..255", "float64")),
     "predict_scalar": (prediction("image", "new.npy", np.array(3)), ("new.npy", "(n, 8, 8)")),
@@ -705,6 +759,11 @@ def test_what_the_cases_spoil_was_right(home: Path, capfd: pytest.CaptureFixture
     assert call(["predict", "done", "table.csv"], capfd).code == 0
     finished(home, "image")
     assert call(prediction("image", "new.npy", pixels(3))(home), capfd).code == 0
+    assert call(prediction("mixed", "new.csv", "told,x,job\ngood,,cook\n,1,smith\n")(home), capfd).code == 0
+    planned = call(["plan", *told("sources.0.input={columns: [x, job=cook]}", "task.ignore=[told]")(home)[1:]], capfd)
+    assert (planned.code, "of table examples" in planned.out) == (0, True)
+    planned = call(["plan", *told("sources.0.input={columns: [x, job=cook]}")(home)[1:]], capfd)
+    assert (planned.code, "of mixed examples" in planned.out) == (0, True)
 
 
 @pytest.mark.parametrize("case", ["zero_trials", "data_ragged", "weights_that_want_to_run_code", "resume_unknown"])
