@@ -50,6 +50,10 @@ class Net(nn.Sequential):
     def __init__(self, width=8):
         super().__init__(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))
 
+class Odd(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
 class Two(Net):
     def forward(self, x):
         return super().forward(x), x
@@ -231,6 +235,12 @@ def doubled(text: str) -> str:
 def network(factory: str) -> Arrange:
     """Name a spoilt factory."""
     return options(f"sources.0.model=nets.py:{factory}")
+
+
+def second(**settings: Any) -> Arrange:
+    """Add another source, like the first in all but ``settings``."""
+    net = {"name": "net", "model": "nets.py:Net", "weights": "net.safetensors", "input": {"shape": [2]}}
+    return options(f"sources={json.dumps([net, net | settings])}")
 
 
 def weights(content: Mapping[str, torch.Tensor] | bytes, name: str = "net.safetensors") -> Arrange:
@@ -591,6 +601,28 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         ("every name once", "'net' at 0 and 1"),
     ),
     "source_called_like_a_built_in": (options("sources.0.name=compact"), ("sources", "'compact'")),
+    "source_named_like_two_together": (options("sources.0.name=a+b"), ("sources.0.name", "'.', '_' and '-'", "a+b")),
+    "source_twice_without_a_name": (
+        options("sources=['timm:resnet18', 'timm:resnet18']"),
+        ("sources", "every name once", "'resnet18' at 0 and 1"),
+    ),
+    "sources_that_differ_in_case": (second(name="Net"), ("sources", "every name once", "'net' at 0 and 'Net' at 1")),
+    "second_source_does_not_fit": (
+        both(
+            file("odd.safetensors", save({**tensors(), "0.weight": torch.zeros(8, 3)})),
+            second(name="odd", model="nets.py:Odd", weights="odd.safetensors", input={"shape": [3]}),
+        ),
+        ("source 'odd'", "2", "3"),
+    ),
+    "second_source_without_its_weights": (
+        second(name="odd", weights="odd.safetensors"),
+        ("sources.odd.weights", "odd.safetensors"),
+    ),
+    "second_source_of_another_width": (
+        second(name="odd", options={"width": 9}),
+        ("sources.odd.weights", "0.weight 9x2 in the network, 8x2 in the file"),
+    ),
+    "strategy_with_its_sources": (options("strategies=['residual@a+b']"), ("strategies", "'residual@a+b'", "residual")),
     "source_of_unknown_scheme": (options("sources.0.model=torchhub:resnet"), ("sources.net", "torchhub:resnet")),
     "source_file_missing": (options("sources.0.model=netz.py:Net"), ("sources.net.model", "netz.py")),
     "source_module_missing": (options("sources.0.model=my.nets:Net"), ("sources.net.model", "no module my")),

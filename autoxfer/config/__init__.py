@@ -212,8 +212,10 @@ class RunConfig(Section):
     def _different_names(cls, items: Any) -> Any:
         names: list[str] = []
         for index, item in enumerate(items or ()):
-            if item.name in names:
-                raise Refused("every name once", f"{item.name!r} at {names.index(item.name)} and {index}", index)
+            first = next((place for place, name in enumerate(names) if name.lower() == item.name.lower()), None)
+            if first is not None:  # in lower case they are the same folder on some disks
+                second = str(index) if names[first] == item.name else f"{item.name!r} at {index}"
+                raise Refused("every name once", f"{names[first]!r} at {first} and {second}", index)
             names.append(item.name)
         return items
 
