@@ -219,3 +219,44 @@ def test_the_loss_breaks_ties_of_a_coarse_metric() -> None:
     assert sure.beats(unsure)
     assert not unsure.beats(sure)
     assert sure.loss == pytest.approx(-math.log(0.9))
+
+
+def test_several_runs_of_a_trial_share_its_steps_and_its_curve_and_see_other_batches(vectors: Scene) -> None:
+    loop, candidate = trainer(vectors), linear(vectors)
+    start = {name: tensor.clone() for name, tensor in candidate.module.state_dict().items()}
+    runs = []
+    for _ in range(3):
+        candidate.module.load_state_dict(start)
+        runs.append(loop.run(candidate, share=1 / 3))
+    assert [fitted.steps for fitted in runs] == [RECIPE.steps // 3] * 3
+    shares = [share for share, _ in runs[-1].curve]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+    assert len({fitted.state["weight"].sum().item() for fitted in runs}) == 3
+    assert loop.run(candidate).curve[0][0] == 0.0  # a whole run stands alone
+
+
+def test_a_later_run_of_a_trial_is_pruned_by_the_best_of_all_and_by_the_shares_of_the_whole(vectors: Scene) -> None:
+    reached = trainer(vectors).run(linear(vectors), share=0.5).score.rank
+    loop = trainer(vectors, floors=((0.7, reached),))
+    for _ in range(2):  # the second one starts behind the floor that the first has reached
+        assert not loop.run(linear(vectors), share=0.5).stopped
+    hopeless = trainer(vectors, floors=((0.7, 2.0),))
+    assert not hopeless.run(linear(vectors), share=0.5).stopped
+    assert hopeless.run(linear(vectors), share=0.5).stopped
+    assert hopeless.pruned
+
+
+def test_an_objective_takes_the_place_of_the_tasks_loss_and_knows_the_rows(vectors: Scene) -> None:
+    seen: list[int] = []
+
+    def twice(outputs: Tensor, loss: Tensor, rows: Tensor) -> Tensor:
+        seen.extend(rows.tolist())
+        expected = nn.functional.cross_entropy(outputs, vectors.labels[rows])
+        torch.testing.assert_close(loss, expected)
+        return loss * 0.0 + outputs.square().mean()
+
+    fitted = trainer(vectors).run(linear(vectors, objective=twice))
+    assert set(seen) == set(range(len(vectors.labels)))
+    last = trainer(vectors).run(linear(vectors))
+    assert not torch.equal(fitted.state["weight"], last.state["weight"])
