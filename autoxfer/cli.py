@@ -111,9 +111,10 @@ def plan(
     from autoxfer.config import load_config  # noqa: PLC0415
 
     checked = load_config(config, override or (), disable=no_plugin or ())
-    from autoxfer import planning  # noqa: PLC0415
+    from autoxfer import planning, tracking  # noqa: PLC0415
 
-    planned = planning.plan(checked, lambda text: print(text, file=sys.stderr))
+    settings = tracking.read_settings(None, runs)
+    planned = planning.plan(checked, lambda text: print(text, file=sys.stderr), settings=settings)
     if json:
         return Answer(planned.as_dict())
     print("\n".join(planned.lines()))

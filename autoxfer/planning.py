@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from autoxfer.config import RunConfig
+    from autoxfer.tracking import TrackingSettings
 
 DRAWS = 3  # trials of each study, beside the defaults, that are timed at least
 NARROW = 1024  # numbers of an example up to which the examples themselves are probed
@@ -100,11 +101,17 @@ def _reads(card: Mapping[str, Any]) -> str:
     return " x ".join(map(str, card.get("shape", ())))
 
 
-def plan(config: RunConfig, say: Callable[[str], object] = lambda text: None, *, logs: bool = True) -> Plan:
+def plan(
+    config: RunConfig,
+    say: Callable[[str], object] = lambda text: None,
+    *,
+    logs: bool = True,
+    settings: TrackingSettings | None = None,
+) -> Plan:
     """Check a configuration completely and time a few batches of each study. Raises InputError as a run would."""
     say("reading the data and the sources")
     meter, before = Meter(), dict[str, float]()
-    setting = prepare(config)
+    setting = prepare(config, settings)
     before["setup"] = meter.read().seconds
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch))

@@ -38,6 +38,7 @@ from autoxfer.records import (
     Warned,
     Winner,
 )
+from autoxfer.registered import pinned
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_maker, search
@@ -66,7 +67,8 @@ def run(
     runs = Path(runs)
     runfolder.check(runs)
     settings = tracking.read_settings(None if mlflow is None else Path(mlflow), runs)
-    setting = prepare(config)  # what is wrong with the data shows in a second or two, a fresh database takes longer
+    config = pinned(config, settings)
+    setting = prepare(config, settings)  # what is wrong with the data shows soon, a fresh database takes longer
     tracking.check(settings)
     folder = runfolder.create(runs, f"{datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}")
     setting.describe(folder)
@@ -91,7 +93,7 @@ def resume(
         return Result(closing.finish_again(record, folder, settings, observers), folder.path)
     tracking.check(settings)
     restore_threads(folder)
-    setting = prepare(load_config(folder.config))
+    setting = prepare(load_config(folder.config), settings)
     setting.compare(folder)
     return _Run(setting, folder, settings, observers).finish()
 

@@ -30,6 +30,7 @@ from autoxfer.plugins import load_plugins
 from autoxfer.preparation import prepare as prepare_examples
 from autoxfer.prospects import too_few_groups, too_small
 from autoxfer.records import SPLITS, derive_seed
+from autoxfer.registered import fetched
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.scoring import Scale, Target
 from autoxfer.splitting import Splits, split
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from autoxfer.dataset import Dataset, Schema
     from autoxfer.source import Source
     from autoxfer.strategy import Strategy
+    from autoxfer.tracking import TrackingSettings
 
 
 T = TypeVar("T")
@@ -195,9 +197,9 @@ def _recorded(folder: RunFolder, key: str, kind: type[T]) -> T:
     raise InputError(f"the run's {key}, in JSON", found, str(folder.environment))
 
 
-def prepare(config: RunConfig) -> Setting:
-    """Read and check everything. Raises InputError for the first thing that is wrong."""
-    material = read(config)
+def prepare(config: RunConfig, settings: TrackingSettings | None = None) -> Setting:
+    """Read and check everything; ``settings`` say where registered sources are. Raises InputError."""
+    material = read(config, settings)
     dataset, sizes, seed, n_folds = material.dataset, config.task.splits, config.seed, config.guard.folds
     if n_folds is None:
         setting = assemble(config, material, split(dataset, sizes, seed))
@@ -208,7 +210,7 @@ def prepare(config: RunConfig) -> Setting:
     return dataclasses.replace(setting, warnings=(*setting.warnings, *leaks, *_guard_warnings(setting)))
 
 
-def read(config: RunConfig) -> Material:
+def read(config: RunConfig, settings: TrackingSettings | None = None) -> Material:
     """Read the data set and the sources, and find the plugins. Raises InputError."""
     device = _device(config.device)
     plugins = load_plugins(disabled=config.plugins.disable)
@@ -224,7 +226,8 @@ def read(config: RunConfig) -> Material:
             "no group: these data do not say which examples belong together", repr(spec.group), "task.group"
         )
     metric = get_metric(config.task.metric, dataset.schema.task, len(dataset.schema.classes))
-    sources = {spec.name: loader.load(spec) for spec, loader in zip(specs, loaders, strict=True)}
+    with fetched(specs, settings) as local:
+        sources = {spec.name: loader.load(spec) for spec, loader in zip(local, loaders, strict=True)}
     _check_names(sources)
     return Material(dataset, metric, sources, strategies, device)
 

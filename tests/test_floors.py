@@ -15,14 +15,15 @@ import autoxfer
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors records metering matching",
-    "tracing opening heads cutting preprocessing limits tokens streaming pictures activations gallery layout",  # plain torch: what a source is made of
+    "errors records metering matching mapped",
+    "tracing opening heads cutting preprocessing limits tokens activations layout layering lifting "  # plain torch: what a source is made of
+    "streaming pictures gallery",
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets augmentation "
     "multilabel logistic stratifying",
     "guard prospects diagnostics grouping splitting partitioning cells encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal studies assessment looks rivals searching setting finalists folding refitting result closing "
+    "datacheck rehearsal registered studies assessment looks rivals searching setting finalists folding refitting result closing "
     "explaining forecasting selection planning testing",
     "terminal cli __main__",
 )

@@ -27,6 +27,8 @@ class Refused(ValueError):  # noqa: N818 - never leaves the configuration
 
 def stem(location: str) -> str:
     """Make a name of a location: sklearn:digits -> digits, data/red.csv -> red, nets:SmallCNN -> smallcnn."""
+    if registered := re.search(r"models:/([^/@]+)[/@](.+)$", location):  # mlflow:models:/digits@champion
+        location = f"models:{registered[1]}-{registered[2]}"
     scheme, _, rest = location.rpartition(":")
     tail = rest.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     text = tail if scheme else Path(tail).stem

@@ -36,7 +36,7 @@ def open_client(settings: TrackingSettings, environment: Mapping[str, str]) -> I
 
             with _addressed(mlflow, settings):
                 yield mlflow.MlflowClient()
-    except TrackingError:
+    except (InputError, TrackingError):
         raise
     except Timeout as error:
         raise TrackingError(f"another process has been logging for {LOCK_WAIT_S} s ({error.lock_file})") from error

@@ -18,7 +18,7 @@ from torch import nn
 from autoxfer import InputError, Source, SourceLoader, SourceSpec, hookimpl
 from autoxfer_builtins.weights import fit_weights, locate, read_card, read_weights
 
-SCHEMES = ("timm", "hf")  # modules whose name is another loader's scheme
+SCHEMES = ("timm", "hf", "run", "mlflow")  # modules whose name is another loader's scheme
 
 
 @final
