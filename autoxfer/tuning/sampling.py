@@ -40,6 +40,7 @@ def propose(
     closed: Sequence[Trial],  # finished trials
     pending: Sequence[Mapping[str, Any]],  # parameters of the trials that run meanwhile
     seed: int,  # of this trial
+    n_startup: int = N_STARTUP,
 ) -> dict[str, Any] | None:
     """Choose parameters that no trial had before; None where a finite space is exhausted."""
     tried = {_key(space, params) for params in [*(trial.params for trial in closed), *pending]}
@@ -47,7 +48,7 @@ def propose(
     if size is not None and len(tried) >= size:
         return None
     for attempt in range(_ATTEMPTS):
-        params = _ask(space, closed, pending, derive_seed(seed, attempt))
+        params = _ask(space, closed, pending, derive_seed(seed, attempt), n_startup)
         if size is None or _key(space, params) not in tried:
             return params
     assert size is not None
@@ -55,14 +56,16 @@ def propose(
     return next(point for k in range(size) if _key(space, point := _point(space, (start + k) % size)) not in tried)
 
 
-def _ask(space: Space, closed: Sequence[Trial], pending: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+def _ask(
+    space: Space, closed: Sequence[Trial], pending: Sequence[Mapping[str, Any]], seed: int, n_startup: int
+) -> dict[str, Any]:
     order = sorted(
         (trial for trial in closed if trial.outcome.state == "complete"),
         key=lambda trial: (trial.outcome.score.rank, -trial.outcome.score.loss),  # type: ignore[union-attr]
     )
     places = {trial.number: place for place, trial in enumerate(order)}
     with quiet():
-        study = optuna.create_study(direction="maximize", sampler=TPESampler(seed=seed, n_startup_trials=N_STARTUP))
+        study = optuna.create_study(direction="maximize", sampler=TPESampler(seed=seed, n_startup_trials=n_startup))
     study.add_trials(_view(space, trial, places) for trial in closed)
     study.add_trials(_running(space, params) for params in pending)
     return dict(study.ask(fixed_distributions=dict(space)).params)

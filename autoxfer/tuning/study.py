@@ -23,8 +23,9 @@ from autoxfer.errors import InputError, StorageError
 from autoxfer.records import Floors, Job, Outcome, Score, StudyResult, Trial, derive_seed
 from autoxfer.tuning.journal import Begun, Journal
 from autoxfer.tuning.pruning import Baseline, bars, beaten, floors
-from autoxfer.tuning.sampling import propose
+from autoxfer.tuning.sampling import N_STARTUP, propose
 from autoxfer.tuning.spaces import Space, clip
+from autoxfer.tuning.warm import N_COLD, Earlier, WarmStart
 
 MIN_FAILED = 5  # a study whose first trials all fail for one reason is given up
 
@@ -43,9 +44,8 @@ class Study:
         seed: int,  # of the run
         n_trials: int | None,  # None = no limit
         baseline: Baseline | None = None,  # what a transfer is held against; None = this is the baseline
-        behind: Callable[[tuple[Trial, ...]], str] = lambda closed: (
-            ""
-        ),  # why finished trials say that others are better
+        earlier: Sequence[Earlier] = (),  # trials of an earlier run that are worth trying
+        behind: Callable[[tuple[Trial, ...]], str] | None = None,  # says why another source leads; empty = it does not
         confined: str = "",  # why there are no trials but the defaults
     ) -> None:
         self.id = id
@@ -60,6 +60,8 @@ class Study:
                 self.defaults.append(params)
         if confined:
             self.n_trials = min(len(self.defaults), n_trials or len(self.defaults))
+        self._warm = WarmStart.of(earlier, space, len(self.defaults), n_trials or 0)
+        self._n_startup = N_COLD if self._warm.seeds else N_STARTUP
         self._journal = journal
         self._study = journal.open_study(id)
 
@@ -90,6 +92,10 @@ class Study:
         """Write what came of a trial; the trial as the journal holds it."""
         return self._journal.finish(self._study, number, outcome)
 
+    def warm_start(self) -> dict[str, int] | None:
+        """Count an earlier run's trials that were on offer, were tried, were left out; None where there were none."""
+        return self._warm.count(self.trials()) if self._warm.seeds else None
+
     def given_up(self) -> str:
         """Say why no further trial is asked, where there still could be one; empty = nothing speaks against it.
 
@@ -99,14 +105,16 @@ class Study:
         is_spent = self.n_trials is not None and len(closed) >= self.n_trials
         if is_spent or self._journal.running(self._study):
             return self.confined if is_spent else ""
-        return (beaten(closed, self.baseline) if self.baseline else "") or self.behind(closed)
+        reason = beaten(closed, self.baseline) if self.baseline else ""
+        return reason or (self.behind(closed) if self.behind else "")
 
     def _begin(self, closed: Sequence[Trial], running: Sequence[Begun], generation: int) -> Begun | None:
         number = len(closed) + len(running)
         if number < len(self.defaults):
             return self._journal.begin(self._study, self.defaults[number], self.space, (), generation)
         seed = derive_seed(self.seed, self.id, number, "params")
-        params = propose(self.space, closed, [trial.params for trial in running], seed)
+        pending = [trial.params for trial in running]
+        params = self._warm.at(number, closed) or propose(self.space, closed, pending, seed, self._n_startup)
         if params is None:
             return None
         against = () if self.baseline is None else bars(closed, self.baseline)
