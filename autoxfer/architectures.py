@@ -103,7 +103,7 @@ class Linear:
 
 @final
 class LinearModel(nn.Linear):
-    """Ridge or softmax regression (strategy.Solvable)."""
+    """Ridge, softmax or sigmoid regression (strategy.Solvable)."""
 
     def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Solve for a path of penalties and let the tune split choose."""
@@ -117,6 +117,8 @@ def architectures(
     sources: Sequence[Source],
     vocabulary: Vocabulary | None = None,  # of texts
     n_words: int = 0,  # ids of it that a mixed example begins with
+    *,
+    separate: bool = False,  # outputs are several labels, or several numbers
 ) -> Mapping[str, Architecture]:
     """Everything that can be trained from scratch for examples of ``shape``: what suits the modality, the sources' own.
 
@@ -127,7 +129,8 @@ def architectures(
         mixed = Mixed(vocabulary, n_words, prod(shape) - n_words)
         found |= {name: CompactMixed(mixed, width) for name, width in WIDTHS.items()}
         found["tfidf"] = TfIdfMixed(mixed)
-        found |= {name: BoostingMixed(mixed, settings) for name, settings in _boosting(mixed.n_columns).items()}
+        trees = _boosting(mixed.n_columns, separate=separate)
+        found |= {name: BoostingMixed(mixed, settings) for name, settings in trees.items()}
     elif vocabulary is not None:
         found |= {name: CompactText(len(vocabulary.words), width) for name, width in WIDTHS.items()}
         found["tfidf"] = TfIdf(vocabulary)
@@ -135,11 +138,11 @@ def architectures(
         found |= {name: Compact(shape, width) for name, width in WIDTHS.items()}
     if modality in ("table", "vector"):
         width = prod(shape)
-        found |= {**_boosting(width), "linear": Linear(width)}
+        found |= {**_boosting(width, separate=separate), "linear": Linear(width)}
     found.update({source.name: source.architecture for source in sources})
     return found
 
 
-def _boosting(width: int) -> dict[str, Boosting]:
-    small = Boosting(width, n_leaves=4, min_leaf=3, penalty=1.0, learning_rate=0.05, columns=0.5)
-    return {"boosting": Boosting(width), "boosting_small": small}
+def _boosting(width: int, *, separate: bool) -> dict[str, Boosting]:
+    small = Boosting(width, n_leaves=4, min_leaf=3, penalty=1.0, learning_rate=0.05, columns=0.5, separate=separate)
+    return {"boosting": Boosting(width, separate=separate), "boosting_small": small}

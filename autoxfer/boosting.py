@@ -15,11 +15,12 @@ follows. Fitted, the trees are tensors that a batch walks down in a fixed number
 | baseline     | raw score before the first tree                                  | (slots,)          |
 
 Trees stand in the order (iteration, slot); there is a slot for each class, or one for two classes and for regression.
+Several labels, or several numbers, are ``separate``: each is boosted by itself, in a slot of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -28,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoxfer.linear import kind_of
 from autoxfer.strategy import Candidate, Fitted, Input, Raw, TrainData, Trainer
 
 CHECKPOINTS = (0, 2, 4, 8, 12, 18, 25, 35, 50, 70, 100, 125, 150)  # iterations that the tune split chooses among
@@ -46,6 +48,7 @@ class Boosting:
     penalty: float = 0.0  # L2, on the leaves' values
     learning_rate: float = 0.1
     columns: float = 1.0  # share of the columns that each node may choose from
+    separate: bool = False  # outputs that are no classes which exclude each other
 
     @property
     def input(self) -> Input:
@@ -88,7 +91,7 @@ class Trees(nn.Module):
         super().__init__()
         self.settings, self.n_outputs = settings, n_outputs
         self.counted = CHECKPOINTS[-1]  # iterations; those beyond are known to add nothing
-        self.n_slots = n_outputs if n_outputs > 2 else 1
+        self.n_slots = n_outputs if n_outputs > 2 or settings.separate else 1
         self.depth = min(MAX_DEPTH, settings.n_leaves - 1)
         trees, nodes = CHECKPOINTS[-1] * self.n_slots, 2 * settings.n_leaves - 1
         self.register_buffer("feature", torch.zeros(trees, nodes, dtype=torch.int64))
@@ -99,7 +102,7 @@ class Trees(nn.Module):
         self.values = nn.Parameter(torch.zeros(trees, nodes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width) -> logits (batch, classes), or predictions (batch, 1)."""
+        """(batch, width) -> logits (batch, classes or labels), or predictions (batch, outputs)."""
         nodes = self.values.shape[1]
         feature, threshold, missing_left = self.feature.flatten(), self.threshold.flatten(), self.missing_left.flatten()
         left, right = self.branches.flatten(0, 1).unbind(1)
@@ -112,18 +115,19 @@ class Trees(nn.Module):
         # In float64, as scikit-learn adds them up: float32 would lose a digit over hundreds of trees.
         leaves = self.values.flatten()[node].double().view(x.shape[0], self.counted, self.n_slots)
         raw = (self.baseline + leaves.sum(1)).to(x.dtype)
-        return torch.cat([-raw / 2, raw / 2], 1) if self.n_outputs == 2 else raw
+        return torch.cat([-raw / 2, raw / 2], 1) if self.n_outputs > self.n_slots else raw
 
     def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Boost with the architecture's own settings and with some drawn ones; the tune split chooses when to stop."""
-        x, y = data[Raw()].double().cpu().numpy(), data.labels.cpu().numpy().ravel()
+        x = data[Raw()].double().cpu().numpy()
         try:
-            return trainer.choose(candidate, self.states(x, y))
+            return trainer.choose(candidate, self.states(x, data.labels.cpu().numpy()))
         finally:
             self.counted = CHECKPOINTS[-1]
 
     def states(self, x: NDArray[np.float64], y: NDArray[Any]) -> Iterator[tuple[dict[str, Any], Mapping[str, Tensor]]]:
-        """Boost on x (n, width), y (n,); give what the trees are after each of ``CHECKPOINTS``, for ``choose``."""
+        """Boost on x (n, width) and the train split's labels; give the trees after each of ``CHECKPOINTS``."""
+        y = y if self.settings.separate else y.ravel()
         for settings in (self.settings, *(self.settings.draw() for _ in range(N_DRAWS))):
             state = self.read(boost(settings, x, y, self.n_outputs))
             values = state["values"]
@@ -133,15 +137,20 @@ class Trees(nn.Module):
                 self.counted = iterations  # scoring so many checkpoints would cost more than boosting
                 yield _describe(settings, iterations), {**state, "values": kept}
 
-    def read(self, model: Any) -> dict[str, Tensor]:
-        """Turn a fitted scikit-learn model into this module's state."""
+    def read(self, models: Sequence[Any]) -> dict[str, Tensor]:
+        """Turn fitted scikit-learn models, one or as many as slots, into this module's state."""
         # scikit-learn has no public way to its trees; the comparison with its predictions is in the tests.
-        trees = [tree.nodes for iteration in model._predictors for tree in iteration]
+        trees = {
+            number * self.n_slots + first + slot: tree.nodes
+            for first, model in enumerate(models)
+            for number, iteration in enumerate(model._predictors)
+            for slot, tree in enumerate(iteration)
+        }
         state = {
             name: tensor.detach().clone().cpu()
             for name, tensor in Trees(self.settings, self.n_outputs).state_dict().items()
         }
-        for k, nodes in enumerate(trees):
+        for k, nodes in trees.items():
             inner = np.flatnonzero(nodes["is_leaf"] == 0)
             first, rows = k * self.values.shape[1], torch.from_numpy(inner)
             for name, field in (("feature", "feature_idx"), ("missing_left", "missing_go_to_left")):
@@ -150,16 +159,43 @@ class Trees(nn.Module):
             pairs = np.stack([nodes["left"][inner], nodes["right"][inner]], 1).astype(np.int64)
             state["branches"][k, rows] = first + torch.from_numpy(pairs)
             state["values"][k, : len(nodes)] = torch.from_numpy(nodes["value"].astype(np.float32))
-        state["baseline"].copy_(torch.from_numpy(np.ravel(model._baseline_prediction)))
+        baselines = [np.ravel(model._baseline_prediction) for model in models]
+        state["baseline"].copy_(torch.from_numpy(np.concatenate(baselines)))
         return state
 
 
-def boost(settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], n_outputs: int) -> Any:
-    """Fit scikit-learn's model to x (n, width) and y (n,): classes, or numbers where there is one output."""
+@dataclass(frozen=True)
+class _Constant:
+    """A label that is always or never true among the train examples, as scikit-learn's models are read."""
+
+    _baseline_prediction: float
+    _predictors: tuple[()] = ()
+
+
+def boost(settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], n_outputs: int) -> list[Any]:
+    """Fit scikit-learn's model to x (n, width) and y (n,): classes, or numbers where there is one output.
+
+    To y (n, k), several labels 0/1 or numbers, k models.
+    """
+    if n_outputs > 1 and y.ndim == 1 and len(np.unique(y)) != n_outputs:
+        raise ValueError(f"every one of {n_outputs} classes needs a train example; got {len(np.unique(y))} classes")
+    if y.ndim == 1:
+        return [_boost(settings, x, y, classify=n_outputs > 1)]
+    classify = kind_of(torch.from_numpy(y)) == "sigmoid"
+    columns: list[NDArray[Any]] = list(y.T)
+    return [
+        _boost(settings, x, column, classify=classify)
+        if not classify or len(np.unique(column)) == 2
+        else _Constant(float(np.log((column.sum() + 0.5) / (len(column) - column.sum() + 0.5))))
+        for column in columns
+    ]
+
+
+def _boost(settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], *, classify: bool) -> Any:
     from sklearn import ensemble  # noqa: PLC0415  (heavy)
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
-    kind = ensemble.HistGradientBoostingRegressor if n_outputs == 1 else ensemble.HistGradientBoostingClassifier
+    kind = ensemble.HistGradientBoostingClassifier if classify else ensemble.HistGradientBoostingRegressor
     model = kind(
         learning_rate=settings.learning_rate,
         max_iter=CHECKPOINTS[-1],
@@ -171,8 +207,6 @@ def boost(settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], n_outputs
         early_stopping=False,
         random_state=int(torch.randint(2**31, ())),
     )
-    if n_outputs > 1 and len(np.unique(y)) != n_outputs:
-        raise ValueError(f"every one of {n_outputs} classes needs a train example; got {len(np.unique(y))} classes")
     with threadpool_limits(torch.get_num_threads()):  # as many as the rest of the run computes with
         return model.fit(x, y)
 

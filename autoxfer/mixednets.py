@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from autoxfer.boosting import CHECKPOINTS, Boosting, Trees
-from autoxfer.linear import linear_path
+from autoxfer.linear import kind_of, linear_path
 from autoxfer.strategy import Candidate, Fitted, Input, Raw, TrainData, Trainer
 from autoxfer.textnets import LinearTerms, WordEncoder, solve_path
 from autoxfer.tokens import Vocabulary
@@ -197,7 +198,7 @@ class TreesMixed(nn.Module):
         scores = self._fit_score(self.score.count(ids), labels)
         both = np.concatenate([columns.cpu().double().numpy(), scores], axis=1)
         try:
-            return trainer.choose(candidate, self._states(both, labels.ravel()))
+            return trainer.choose(candidate, self._states(both, labels))
         finally:
             self.trees.counted = CHECKPOINTS[-1]
 
@@ -224,8 +225,12 @@ class TreesMixed(nn.Module):
 
 
 def _loss(scores: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    """Mean log loss of logits (n, classes), or mean squared error of predictions (n, 1)."""
-    if labels.dtype.kind == "f":
+    """Mean log loss of logits (n, classes or labels), or mean squared error of predictions (n, outputs)."""
+    kind = kind_of(torch.from_numpy(labels))
+    if kind == "sigmoid":
+        truth = torch.from_numpy(labels.astype(np.float64))
+        return float(functional.binary_cross_entropy_with_logits(torch.from_numpy(scores), truth))
+    if kind == "ridge":
         return float(np.square(scores - labels.reshape(len(labels), -1)).mean())
     logs = torch.from_numpy(scores).log_softmax(1)
     return -float(logs[torch.arange(len(labels)), torch.from_numpy(labels)].mean())

@@ -257,6 +257,7 @@ def assemble(
             list(sources.values()),
             preparation.vocabulary,
             preparation.n_words,
+            separate=schema.task == "multilabel" or bool(schema.targets),
         ),
         classes=schema.classes,
     )

@@ -27,11 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoxfer.linear import kind_of
 from autoxfer.strategy import Candidate, Fitted, Input, Raw, TrainData, Trainer
 from autoxfer.tokens import PADDING, Vocabulary
 
 STRENGTHS = tuple(float(10.0**k) for k in np.linspace(1, -3, 13))  # from strong to weak; scikit-learn's 1 / C
-ABSENT = -20.0  # logit of a class that the train split does not hold
+ABSENT = -20.0  # logit of a class, or of a label, that the train split does not hold
 
 
 @final
@@ -178,24 +179,40 @@ def solve_path(
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Solve sparse features (n, terms) from strong to weak: (strength, weights (terms, n_outputs), bias (n_outputs,)).
 
-    Integer labels (n,) ask for logistic regression, floating-point labels (n, 1) for ridge regression.
+    Labels ask for logistic regression, of classes (n,) or of each of several labels (n, n_outputs) by itself, or for
+    ridge regression, as in ``linear``.
     """
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - heavy
-    from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415 - heavy
 
-    classify = labels.dtype.kind == "i"
-    model = LogisticRegression(max_iter=300, warm_start=True) if classify else None
+    kind = kind_of(torch.from_numpy(labels))
+    models = [LogisticRegression(max_iter=300, warm_start=True) for _ in range(n_outputs if kind == "sigmoid" else 1)]
     for strength in strengths:
-        if model is None:
-            ridge = Ridge(alpha=strength).fit(features, labels[:, 0])
+        if kind == "ridge":
+            ridge = Ridge(alpha=strength).fit(features, labels if n_outputs > 1 else labels[:, 0])
             coefficients, intercept = np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)
+        elif kind == "sigmoid":
+            lines = [_line(model, strength, features, y) for model, y in zip(models, labels.T, strict=True)]
+            coefficients, intercept = (np.concatenate(parts) for parts in zip(*lines, strict=True))
         else:
-            model.C = 1 / strength
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest penalties hardly matter
-                model.fit(features, labels)
-            coefficients, intercept = _all_classes(model, n_outputs)
+            coefficients, intercept = _all_classes(_fitted(models[0], strength, features, labels), n_outputs)
         yield strength, torch.from_numpy(coefficients.T).float(), torch.from_numpy(intercept).float()
+
+
+def _fitted(model: Any, strength: float, features: Any, labels: Any) -> Any:
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - heavy
+
+    model.C = 1 / strength
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest penalties hardly matter
+        return model.fit(features, labels)
+
+
+def _line(model: Any, strength: float, features: Any, labels: Any) -> tuple[Any, Any]:
+    """Fit one label's line, (1, terms) and (1,); it may be always or never true in the train split."""
+    if labels.min() == labels.max():
+        return np.zeros((1, features.shape[1])), np.array([-ABSENT if labels[0] else ABSENT])
+    _fitted(model, strength, features, labels)
+    return model.coef_, model.intercept_
 
 
 def _all_classes(model: Any, n_outputs: int) -> tuple[Any, Any]:

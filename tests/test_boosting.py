@@ -34,9 +34,9 @@ def labels(x: NDArray[np.float32], n_outputs: int) -> NDArray[Any]:
 
 def fitted(settings: Boosting, x: NDArray[np.float32], n_outputs: int) -> tuple[Trees, Any]:
     torch.manual_seed(0)
-    model = boost(settings, x.astype(np.float64), labels(x, n_outputs), n_outputs)
+    (model,) = boost(settings, x.astype(np.float64), labels(x, n_outputs), n_outputs)
     trees = settings(n_outputs)
-    trees.load_state_dict(trees.read(model))
+    trees.load_state_dict(trees.read([model]))
     return trees.eval(), model
 
 
@@ -98,9 +98,9 @@ def test_missing_values_go_where_scikit_learn_sends_them(n_outputs: int) -> None
 def test_numbers_next_to_a_threshold_go_the_same_way() -> None:
     x = np.repeat(np.array([[1.0], [np.nextafter(np.float32(1.0), np.float32(2.0))]], np.float32), 30, axis=0)
     torch.manual_seed(0)
-    model = boost(Boosting(1), x.astype(np.float64), np.repeat([0, 1], 30), 2)
+    (model,) = boost(Boosting(1), x.astype(np.float64), np.repeat([0, 1], 30), 2)
     trees = Boosting(1)(2)
-    trees.load_state_dict(trees.read(model))
+    trees.load_state_dict(trees.read([model]))
     assert float(model._predictors[0][0].nodes["num_threshold"][0]) != float(trees.threshold[0, 0])  # between the two
     np.testing.assert_allclose(answers(trees, x[29:31]), expected(model, x[29:31]), atol=1e-6)
 
@@ -145,3 +145,29 @@ def test_what_is_solved_exports_with_any_batch(name: str, task: Any) -> None:
     program = torch.export.export(candidate.module.eval(), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     for batch in (x[:1], x, torch.cat([x, x])):
         torch.testing.assert_close(program.module()(batch), candidate.module(batch))
+
+
+@pytest.mark.parametrize("labels", ["true or not", "numbers"])
+def test_several_outputs_are_boosted_each_by_itself(labels: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 4))
+    scores = np.stack([x[:, 0] + x[:, 1], x[:, 2] ** 2], 1) + 0.3 * rng.normal(size=(120, 2))
+    y = (scores > scores.mean(0)).astype(np.float32) if labels == "true or not" else scores.astype(np.float32)
+    settings = Boosting(4, n_leaves=5, separate=True)
+    models = boost(settings, x, y, 2)
+    trees = settings(2)
+    trees.load_state_dict(trees.read(models))
+    ours = trees(torch.from_numpy(x).float()).detach().numpy()
+    theirs = [model.decision_function(x) if labels == "true or not" else model.predict(x) for model in models]
+    np.testing.assert_allclose(ours, np.stack(theirs, 1), atol=1e-4)
+
+
+def test_a_label_that_is_never_true_gets_a_low_score_and_no_trees() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.stack([x[:, 0] > 0, np.zeros(60)], 1).astype(np.float32)
+    settings = Boosting(3, n_leaves=4, separate=True)
+    trees = settings(2)
+    trees.load_state_dict(trees.read(boost(settings, x, y, 2)))
+    scores = trees(torch.from_numpy(x).float()).sigmoid()
+    torch.testing.assert_close(scores[:, 1], torch.full((60,), 0.5 / 61))
+    assert ((scores[:, 0] > 0.5).numpy() == (x[:, 0] > 0)).mean() > 0.95
