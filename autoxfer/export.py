@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from autoxfer import __version__
 from autoxfer.dataset import Schema
 from autoxfer.errors import AutoxferError
+from autoxfer.records import Task
 from autoxfer.runfolder import write_json, write_whole
 from autoxfer.winnerfiles import DESCRIPTION, FORMAT_VERSION, PROGRAM, TOKENIZER, WEIGHTS
 
@@ -33,17 +34,19 @@ _TOLERANCE = 1e-5  # of the exported program against the module, relative to the
 
 @final
 class Served(nn.Module):
-    """A composed network as it is served: stored batch -> probabilities (B, classes), or predictions (B, 1)."""
+    """A composed network as it is served: stored batch -> probabilities (B, classes or labels), or predictions."""
 
-    def __init__(self, module: nn.Module, *, classify: bool) -> None:
+    def __init__(self, module: nn.Module, task: Task) -> None:
         super().__init__()
         self.module = module
-        self.classify = classify
+        self.task = task
 
     def forward(self, stored: Tensor) -> Tensor:
         """Turn a stored batch (B, *schema.shape) into what the user reads."""
         output: Tensor = self.module(stored)
-        return torch.softmax(output, dim=1) if self.classify else output
+        if self.task == "multilabel":
+            return torch.sigmoid(output)
+        return torch.softmax(output, dim=1) if self.task == "classification" else output
 
 
 def save_winner(
@@ -51,14 +54,14 @@ def save_winner(
 ) -> None:
     """Write the winner's files into ``folder``; the description last, so that it stands only beside whole files.
 
-    ``module`` maps a stored batch (B, *schema.shape) in ``schema.dtype`` to logits (B, classes) or predictions (B, 1);
-    ``example`` holds at least 2 stored examples: a batch of 1 would freeze the batch dimension.
+    ``module`` maps a stored batch (B, *schema.shape) in ``schema.dtype`` to logits (B, classes or labels) or to
+    predictions (B, outputs); ``example`` holds at least 2 stored examples, as a batch of 1 would freeze its dimension.
 
     Raises ValueError where ``example`` does not fit the schema, AutoxferError where the network cannot be exported.
     """
     _check_example(schema, example)
     # A copy: the caller's module keeps its device, its mode and its gradients.
-    served = Served(copy.deepcopy(module).cpu(), classify=schema.task == "classification").eval().requires_grad_(False)
+    served = Served(copy.deepcopy(module).cpu(), schema.task).eval().requires_grad_(False)
     stored = torch.from_numpy(np.ascontiguousarray(example))
     program = trace(served, stored)
     contents = {WEIGHTS: _weights(served.module), PROGRAM: _archive(program), **_texts(schema)}
@@ -124,7 +127,6 @@ def _texts(schema: Schema) -> dict[str, bytes]:
 
 
 def _describe(schema: Schema, outputs: int, info: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, Any]:
-    classify = schema.task == "classification"
     bare = tuple(dataclasses.replace(each, content="") for each in schema.tokenizers)
     return {
         "format_version": FORMAT_VERSION,
@@ -133,7 +135,7 @@ def _describe(schema: Schema, outputs: int, info: Mapping[str, Any], contents: M
         "schema": dataclasses.asdict(dataclasses.replace(schema, tokenizers=bare)),
         "input": {"dtype": schema.dtype, "shape": [-1, *schema.shape]},
         "output": {
-            "kind": "probabilities" if classify else "predictions",
+            "kind": "predictions" if schema.task == "regression" else "probabilities",
             "dtype": "float32",
             "shape": [-1, outputs],
         },

@@ -17,6 +17,7 @@ from autoxfer.preparation import encode
 from autoxfer.winnerfiles import DESCRIPTION, load_program, read_description, read_schema
 
 BATCH = 256
+SEPARATOR = ";"  # between the labels of one example, in files
 
 
 @final
@@ -34,25 +35,46 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the columns of ``predict_proba``; empty for regression."""
+        """Names of classes, or of labels, in the order of the columns of ``predict_proba``; empty for regression."""
         return self.schema.classes
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the numbers, where they are several, in the order of the columns of ``predict``."""
+        return self.schema.targets
+
     def predict(self, x: Any) -> NDArray[Any]:
-        """Name the class of each example (n,), or give its number (n,) float64."""
+        """Name the class of each example (n,), or give its number (n,) float64, of several numbers (n, k).
+
+        Of several labels those that are at least as likely as not: a tuple of names for each example, (n,).
+        """
         outputs = self.outputs(x)
         if self.schema.task == "regression":
-            return outputs[:, 0]
+            return outputs if self.targets else outputs[:, 0]
+        if self.schema.task == "multilabel":
+            labels = np.empty(len(outputs), dtype=object)
+            labels[:] = self.labels(outputs)
+            return labels
         names: NDArray[Any] = np.asarray(self.classes)[outputs.argmax(axis=1)]
         return names
 
     def predict_proba(self, x: Any) -> NDArray[np.float64]:
-        """Give each example's probability of each class: (n, classes). Raises InputError for regression."""
+        """Give each example's probability of each class, or of each label by itself: (n, classes or labels).
+
+        Raises InputError for regression.
+        """
         if self.schema.task == "regression":
             raise InputError("a classifier", "a winner of a regression task", "predict_proba")
         return self.outputs(x)
 
+    def labels(self, probabilities: NDArray[np.float64]) -> list[tuple[str, ...]]:
+        """Name the labels that are at least as likely as not, by their probabilities (n, labels)."""
+        return [
+            tuple(name for name, value in zip(self.classes, row, strict=True) if value >= 0.5) for row in probabilities
+        ]
+
     def outputs(self, x: Any, where: str = "input") -> NDArray[np.float64]:
-        """Give probabilities (n, classes) or predictions (n, 1); ``where`` names the examples in an error."""
+        """Give probabilities (n, classes or labels) or predictions (n, outputs); ``where`` is for an error."""
         stored = encode(self.schema, x, where)
         with torch.inference_mode():
             parts = [
@@ -87,13 +109,26 @@ def find_winner(folder: Path) -> Path:
 def predict_file(predictor: Predictor, path: str | Path) -> list[dict[str, Any]]:
     """Predict every example of a file: its row or file name, the prediction and, of a class, the probability.
 
+    Of several labels the predicted ones in one text, and the probability of each; of several numbers each by its name.
     Takes .npz, .npy, .csv, .parquet, an image, or a folder of images.
     """
     names, examples = read_examples(predictor.schema, Path(path))
     outputs = predictor.outputs(examples, str(path))
+    if predictor.schema.task == "multilabel":
+        return [
+            {**name, "prediction": SEPARATOR.join(labels), **_named("probability", predictor.classes, row)}
+            for name, labels, row in zip(names, predictor.labels(outputs), outputs, strict=True)
+        ]
+    if predictor.targets:
+        rows = (_named("prediction", predictor.targets, row) for row in outputs)
+        return [{**name, **row} for name, row in zip(names, rows, strict=True)]
     if predictor.schema.task == "regression":
         return [{**name, "prediction": float(row[0])} for name, row in zip(names, outputs, strict=True)]
     return [
         {**name, "prediction": predictor.classes[row.argmax()], "probability": float(row.max())}
         for name, row in zip(names, outputs, strict=True)
     ]
+
+
+def _named(what: str, names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
+    return {f"{what}_{name}": float(value) for name, value in zip(names, values, strict=True)}

@@ -113,5 +113,6 @@ def read_schema(plain: Mapping[str, Any]) -> Schema:
         "classes": tuple(plain["classes"]),
         "columns": columns,
         "tokenizers": tokenizers,
+        "targets": tuple(plain.get("targets", ())),
     }
     return Schema(**{**plain, **sequences})

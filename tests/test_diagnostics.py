@@ -28,7 +28,7 @@ from autoxfer.diagnostics import (
 )
 from autoxfer.diagnostics.cautions import cautions
 from autoxfer.diagnostics.centroids import alignment, class_means
-from autoxfer.diagnostics.crossfit import RidgeFit, ridge_out_of_fold, softmax_out_of_fold
+from autoxfer.diagnostics.crossfit import RidgeFit, probabilities_out_of_fold, ridge_out_of_fold
 from autoxfer.diagnostics.evidence import logme
 from autoxfer.diagnostics.gain import class_entropy, overlap, predicted_gain, probe_error
 from autoxfer.diagnostics.separation import h_score, shrinkage
@@ -215,7 +215,7 @@ def test_folds_hold_each_class_evenly_and_never_more_folds_than_examples() -> No
 def test_no_example_is_predicted_from_itself() -> None:
     features, labels = blobs()
     fold = stratified(labels, np.random.default_rng(0))
-    before = softmax_out_of_fold(features, labels, 3, fold)
+    before = probabilities_out_of_fold(features, labels, 3, fold)
     assert before.sum(1) == pytest.approx(1.0)
     here = fold == 2
     other = labels.copy()
@@ -457,3 +457,46 @@ def test_the_evidence_can_be_gathered_again() -> None:
 def test_standardised_columns_have_deviation_one_and_constant_ones_are_zero() -> None:
     features = np.column_stack([np.arange(5.0) * 100, np.full(5, 0.1)])
     assert standardised(features).std(0) == pytest.approx([1.0, 0.0])
+
+
+# Several labels, several numbers
+
+
+def several(kind: str, n: int = 90) -> Case:
+    """Features that know two of three labels, or numbers."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n, 6))
+    scores = np.stack([features[:, 0], features[:, 1] - features[:, 2], 2 * rng.normal(size=n)], 1)
+    scores += 0.3 * rng.normal(size=scores.shape)
+    fold = stratified(scores, rng)
+    weights = rng.normal(size=(4, 6))
+    head = Head(features @ weights.T, weights, ("a", "b", "c", "d"))
+    if kind == "labels":
+        metric = get_metric(None, "multilabel")
+        return Case(features, Labels((scores > 0.4).astype(np.float32), ("a", "b", "c"), metric, fold), head, 2.0)
+    values = (scores * [1, 10, 100] + 50).astype(np.float32)
+    return Case(features, Labels(values, (), get_metric("r2", "regression"), fold), head, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+def test_of_several_labels_or_numbers_everything_is_told_that_has_a_meaning(kind: str) -> None:
+    found = examine(several(kind))
+    assert not any("no " in note and ":" in note for note in found.notes), found.notes
+    assert [found.h_score, found.leep, found.nce, found.alignment, found.zero_shot] == [None] * 5
+    assert found.logme is not None
+    assert found.predicted_gain is not None
+    assert found.overlap == pytest.approx(2 / 3, abs=0.2)  # one of the three is noise
+    metric = several(kind).labels.metric
+    assert metric.rank(found.probe_score) > metric.rank(found.chance_score)
+    if kind == "numbers":
+        assert found.chance_score == pytest.approx(0.0)
+
+
+def test_probes_of_several_labels_answer_each_example_from_the_others() -> None:
+    labels = several("labels").labels
+    features = several("labels").probed
+    found = probabilities_out_of_fold(features, labels.values, None, labels.fold)
+    assert found.shape == labels.values.shape
+    right = ((found > 0.5) == (labels.values > 0)).mean(0)
+    assert right[:2].min() > 0.8
+    assert labels.entropy() == pytest.approx(np.mean([class_entropy(column) for column in labels.values.T]))

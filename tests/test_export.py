@@ -112,5 +112,5 @@ def test_an_example_that_does_not_fit_is_refused(tmp_path: Path, example: np.nda
 
 
 def test_served_classes_sum_to_one() -> None:
-    served = Served(Net().eval(), classify=True)
+    served = Served(Net().eval(), "classification")
     torch.testing.assert_close(served(torch.from_numpy(EXAMPLE)).sum(1), torch.ones(2))

@@ -8,8 +8,9 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from autoxfer.linear import principal_axes, ridge_path, softmax_path, strength_grid
+from autoxfer.linear import principal_axes, ridge_path, sigmoid_path, softmax_path, strength_grid
 
 Floats = NDArray[np.float64]
 Folds = NDArray[np.int64]
@@ -19,10 +20,15 @@ N_STRENGTHS = 7
 
 
 def stratified(labels: NDArray[Any], rng: np.random.Generator, n_folds: int = N_FOLDS) -> Folds:
-    """Deal examples into folds (n,), each class (or each stretch of a number) evenly. Raises ValueError for one."""
+    """Deal examples into folds (n,), each class (or each stretch of a number) evenly. Raises ValueError for one.
+
+    Of several labels (n, k) each set of them, of several numbers each stretch of their standardised sum.
+    """
     n = len(labels)
     if n < 2:
         raise ValueError(f"folds need 2 examples or more; got {n}")
+    if labels.ndim == 2:
+        labels = _one_number(labels)
     mixed = rng.permutation(n)
     order = mixed[np.argsort(labels[mixed], kind="stable")]
     fold = np.empty(n, dtype=np.int64)
@@ -30,24 +36,41 @@ def stratified(labels: NDArray[Any], rng: np.random.Generator, n_folds: int = N_
     return fold
 
 
-def softmax_out_of_fold(features: Floats, labels: NDArray[Any], n_classes: int, fold: Folds) -> Floats:
+def _one_number(labels: NDArray[Any]) -> NDArray[Any]:
+    if ((labels == 0) | (labels == 1)).all():
+        return np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+    spread = labels.std(axis=0)
+    return np.asarray((labels / np.where(spread > 0, spread, 1.0)).sum(axis=1))
+
+
+def probabilities_out_of_fold(features: Floats, labels: NDArray[Any], n_classes: int | None, fold: Folds) -> Floats:
     """Give every example the probabilities (n, classes) of softmax regression on the other folds.
 
-    One strength for all folds, that of the lowest log loss. As much weight as one example's is given to the
-    frequencies of the classes: nobody can be surer than that after so many examples.
+    Without a number of classes labels are several for each example, (n, k) 0/1, and every one gets a logistic
+    regression: (n, k). One strength for all folds, that of the lowest log loss. As much weight as one example's is
+    given to the frequencies of classes or labels: nobody can be surer than that after so many examples.
     """
-    X, y = torch.from_numpy(features).float(), torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    folds = torch.from_numpy(fold)
+    X, folds = torch.from_numpy(features).float(), torch.from_numpy(fold)
+    y = torch.from_numpy(np.asarray(labels, dtype=np.int64 if n_classes else np.float32))
+    columns = functional.one_hot(y, n_classes) if n_classes else y  # 0/1: (n, q)
     strengths = strength_grid(X, N_STRENGTHS)
-    found = torch.empty(len(strengths), len(y), n_classes, dtype=torch.float64)
+    found = torch.empty(len(strengths), *columns.shape, dtype=torch.float64)
     for held_out in range(int(fold.max()) + 1):
         here = folds == held_out
-        weights, biases = softmax_path(X[~here], y[~here], n_classes, strengths, tolerance=1e-5, max_iterations=100)
-        answers = (X[here].double() @ weights + biases[:, None]).softmax(2)
+        budget: dict[str, Any] = {"tolerance": 1e-5, "max_iterations": 100}
+        if n_classes:
+            weights, biases = softmax_path(X[~here], y[~here], n_classes, strengths, **budget)
+        else:
+            weights, biases = sigmoid_path(X[~here], y[~here], strengths, **budget)
+        logits = X[here].double() @ weights + biases[:, None]
+        answers = logits.softmax(2) if n_classes else logits.sigmoid()
         n = int((~here).sum())
-        common = torch.bincount(y[~here], minlength=n_classes).double() / n
-        found[:, here] = (n * answers + (common + 1 / n_classes) / 2) / (n + 1)
-    losses = -found[:, torch.arange(len(y)), y].log().mean(1)
+        common = columns[~here].double().sum(0) / n
+        found[:, here] = (n * answers + (common + 1 / (n_classes or 2)) / 2) / (n + 1)
+    if n_classes:
+        losses = -found[:, torch.arange(len(y)), y].log().mean(1)
+    else:
+        losses = -torch.where(columns > 0, found, 1 - found).log().mean((1, 2))
     chosen: Floats = found[int(losses.argmin())].numpy()
     return chosen
 

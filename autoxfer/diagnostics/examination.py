@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from autoxfer.diagnostics.cautions import cautions
 from autoxfer.diagnostics.centroids import alignment, class_means
-from autoxfer.diagnostics.crossfit import RidgeFit, ridge_out_of_fold, softmax_out_of_fold
+from autoxfer.diagnostics.crossfit import RidgeFit, probabilities_out_of_fold, ridge_out_of_fold
 from autoxfer.diagnostics.evidence import logme
-from autoxfer.diagnostics.gain import class_entropy, overlap, predicted_gain
+from autoxfer.diagnostics.gain import overlap, predicted_gain
 from autoxfer.diagnostics.labels import Labels
 from autoxfer.diagnostics.separation import h_score
 from autoxfer.diagnostics.sourcehead import leep, nce
@@ -37,7 +37,7 @@ class Assessment:
     p: int  # features
     n_per_feature: float
     logme: float | None = None
-    h_score: float | None = None  # classes only
+    h_score: float | None = None  # classes only; of several labels it is not defined, as are the next two
     leep: float | None = None  # these two of a source with classes of its own, for a target with classes
     nce: float | None = None
     probe_score: float | None = None  # the metric, cross-validated
@@ -106,7 +106,7 @@ def examine(case: Case) -> Assessment:
     n_train = case.n_train or n
     values: Values = {}
     notes = [] if n == n_train else [f"measured on {n:,} of the {n_train:,} train examples, drawn at random"]
-    if case.head is not None and not case.head.classifies and not case.labels.classes:
+    if case.head is not None and not case.head.classifies and case.labels.task == "regression":
         notes.append("the zero-shot score takes the source's number as it is; it may be in other units than the target")
     with np.errstate(all="ignore"):  # what comes out not finite is none
         for name, compute in DIAGNOSTICS.items():
@@ -117,7 +117,8 @@ def examine(case: Case) -> Assessment:
     values = {key: value if value is not None and np.isfinite(value) else None for key, value in values.items()}
     rank, share = values.get("effective_rank"), values.get("top_share")
     if rank is not None and share is not None:
-        notes += cautions(n_train, p, rank, share, n_classes=len(case.labels.classes), overlap=values.get("overlap"))
+        n_classes = len(case.labels.classes) if case.labels.task == "classification" else 0
+        notes += cautions(n_train, p, rank, share, n_classes=n_classes, overlap=values.get("overlap"))
     return Assessment("last", n_train, p, n_train / p, **values, notes=tuple(notes))
 
 
@@ -130,16 +131,16 @@ def _logme(case: Case) -> Values:
 
 
 def _h_score(case: Case) -> Values:
-    return {"h_score": h_score(case.turned, case.labels.values) if case.labels.classes else None}
+    return {"h_score": h_score(case.turned, case.labels.values) if case.labels.task == "classification" else None}
 
 
 def _probe(case: Case) -> Values:
     labels = case.labels
     if labels.classes:
-        found = softmax_out_of_fold(case.probed, labels.values, len(labels.classes), labels.fold)
-        fit = overlap(labels.log_loss(found), class_entropy(labels.values))
-        return {"probe_score": labels.score(found), "overlap": fit}
-    predictions = case.ridge.predictions[:, 0] * labels.spread + labels.center
+        n_classes = len(labels.classes) if labels.task == "classification" else None
+        found = probabilities_out_of_fold(case.probed, labels.values, n_classes, labels.fold)
+        return {"probe_score": labels.score(found), "overlap": overlap(labels.log_loss(found), labels.entropy())}
+    predictions = labels.numbers(case.ridge.predictions)
     return {"probe_score": labels.score(predictions), "overlap": overlap(case.ridge.error, labels.variance)}
 
 
@@ -155,7 +156,7 @@ def _gain(case: Case) -> Values:
 
 
 def _own_classes(case: Case) -> Values:
-    if case.head is None or not case.head.classifies or not case.labels.classes:
+    if case.head is None or not case.head.classifies or case.labels.task != "classification":
         return {}
     raw, centred = alignment(class_means(case.features, case.labels.values), case.head.weights)
     theta, values = case.head.probabilities, case.labels.values
@@ -165,7 +166,7 @@ def _own_classes(case: Case) -> Values:
 def _zero_shot(case: Case) -> Values:
     """Score the source's own answer: of the classes that have the target's names, or of its one number as it is."""
     head, labels = case.head, case.labels
-    if head is None or head.classifies != bool(labels.classes):
+    if head is None or head.classifies != bool(labels.classes) or labels.values.ndim == 2:
         return {}
     if not labels.classes:
         return {"zero_shot": labels.score(head.logits[:, 0])}

@@ -15,7 +15,7 @@ from typing import Any
 from autoxfer.dataset import Schema
 from autoxfer.encoding import decode
 from autoxfer.errors import TrackingError
-from autoxfer.tracking.serving import LABEL, PREDICTION, PROBABILITY
+from autoxfer.tracking.serving import LABEL, number_columns
 from autoxfer.winnerfiles import load_program, read_description, read_schema
 
 LOADER = "autoxfer.tracking.serving"
@@ -44,7 +44,11 @@ def save_model(winner: Path, path: Path, logged: Any, run_id: str) -> None:
         signature=_signature(schema),
         input_example=example,
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _required(schema)],
-        metadata={"classes": list(schema.classes), "winner": description["winner"]},
+        metadata={
+            "classes": list(schema.classes),
+            "targets": list(schema.targets),
+            "winner": description["winner"],
+        },
     )
     _add_torch(model, description)
     model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -81,10 +85,9 @@ def _signature(schema: Schema) -> Any:
     else:  # objects in one dimension: the only tensor that MLflow passes on as it came
         name = schema.columns[0].name if schema.columns else schema.modality
         inputs = Columns([TensorSpec(np.dtype("O"), (-1,), name)])
-    if schema.task == "regression":
-        return ModelSignature(inputs, Columns([ColSpec("double", PREDICTION)]))
-    columns = [ColSpec("double", f"{PROBABILITY}{name}") for name in schema.classes]
-    return ModelSignature(inputs, Columns([ColSpec("string", LABEL), *columns]))
+    columns = [ColSpec("double", name) for name in number_columns(schema)]
+    label = [] if schema.task == "regression" else [ColSpec("string", LABEL)]
+    return ModelSignature(inputs, Columns([*label, *columns]))
 
 
 def _add_torch(model: Any, description: dict[str, Any]) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from autoxfer.errors import InputError
-from autoxfer.prediction import Predictor, load
+from autoxfer.prediction import SEPARATOR, Predictor, load
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from autoxfer.dataset import Schema
 
 LABEL, PREDICTION, PROBABILITY = "label", "prediction", "probability_"
 
@@ -25,9 +27,9 @@ class Served:
         self.predictor = predictor
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """Name each example's class and give every class's probability, or give its number; no parameter is known.
+        """Name each example's class, or labels, and give every one's probability, or give its number or numbers.
 
-        Raises MlflowException, which a server answers with status 400.
+        No parameter is known. Raises MlflowException, which a server answers with status 400.
         """
         import pandas as pd  # noqa: PLC0415
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
@@ -36,12 +38,20 @@ class Served:
             outputs = self.predictor.outputs(_examples(model_input), "request")
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        classes = self.predictor.classes
-        if not classes:
-            return pd.DataFrame({PREDICTION: outputs[:, 0]})
-        frame = pd.DataFrame(outputs, columns=[f"{PROBABILITY}{name}" for name in classes])
-        frame.insert(0, LABEL, [classes[best] for best in outputs.argmax(axis=1)])
+        schema = self.predictor.schema
+        frame = pd.DataFrame(outputs, columns=number_columns(schema))
+        if schema.task == "multilabel":
+            frame.insert(0, LABEL, [SEPARATOR.join(labels) for labels in self.predictor.labels(outputs)])
+        elif schema.task == "classification":
+            frame.insert(0, LABEL, [schema.classes[best] for best in outputs.argmax(axis=1)])
         return frame
+
+
+def number_columns(schema: Schema) -> list[str]:
+    """Name the columns of probabilities, or of predictions."""
+    if schema.task == "regression":
+        return [f"{PREDICTION}_{name}" for name in schema.targets] or [PREDICTION]
+    return [f"{PROBABILITY}{name}" for name in schema.classes]
 
 
 def _examples(model_input: Any) -> Any:
