@@ -69,7 +69,9 @@ class Plan:
         """Say it in words."""
         task = self.task
         sizes = ", ".join(f"{n} {name}" for name, n in task["sizes"].items() if n)
-        classes = f", {len(task['classes'])} classes" if task["classes"] else ""
+        several = "labels" if task["kind"] == "multilabel" else "classes"
+        classes = f", {len(task['classes'])} {several}" if task["classes"] else ""
+        classes += f", {len(task['targets'])} numbers each" if task["targets"] else ""
         yield f"task {task['name']}: {task['kind']} of {task['modality']} examples{classes}; metric {task['metric']}"
         n_folds = task["folds"]
         yield f"splits: {sizes}" + (f", each of {n_folds} folds in turn" if n_folds else "")
@@ -176,4 +178,5 @@ def _prospect(setting: Setting) -> Prospect:
         n_finalists=len(setting.studies) - 1,
         pooled=bool(setting.folds),
         n_groups=None if groups is None else len(np.unique(groups[rows])),
+        n_outputs=setting.dataset.schema.n_outputs if setting.dataset.labels.ndim == 2 else 1,
     )

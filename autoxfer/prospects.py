@@ -58,18 +58,25 @@ class Prospect:
     n_finalists: int
     pooled: bool  # over folds, where all finalists are tested together
     n_groups: int | None  # that the guard's examples come from
+    n_outputs: int  # labels or numbers that an example has
+    in_points: bool  # the margin is in the metric's own units
     sizes: tuple[int, ...]
     gains: tuple[float, ...]
     cases: tuple[Case, ...]  # alike, usual, unlike
 
     def lines(self) -> Iterator[str]:
         """Say it in a table and a few sentences."""
-        verb = "finds" if not self.margin else f"accepts with the margin of {100 * self.margin:g}"
+        counted = self.margin and not (self.relative and self.in_points)
+        verb = f"accepts with the margin of {100 * self.margin:g}" if counted else "finds"
         yield f"the smallest true gain that the guard {verb} four times in five, in {self._unit()},"
         yield "and how many guard examples some gains take:"
         yield from _aligned([self._head(), *map(self._row, self.cases)])
         if self.relative and self.n < self.least and self.n_groups is None:
             yield f"  with fewer than {self.least} guard examples {self.metric} is not tested, and nothing is accepted"
+        if self.relative and self.in_points and self.margin:
+            yield f"  (reckoned without the margin, which is in points of {self.metric})"
+        if self.n_outputs > 1 and self.relative:
+            yield f"  (reckoned for one output: a mean over {self.n_outputs} varies less, and takes fewer examples)"
         if self.metric in (*SQUARED, *ABSOLUTE):
             yield "  (for Gaussian errors; with outliers it takes more)"
         elif not self.relative and self.metric != "accuracy":
@@ -119,10 +126,12 @@ def prospect(
     n_finalists: int,
     pooled: bool = False,
     n_groups: int | None = None,
+    n_outputs: int = 1,
 ) -> Prospect:
     """Work out what ``n`` guard examples can find with so many transfers to judge, and what more would buy."""
     level = _first_level(n_finalists, guard.pooled_alpha(alpha, n) if pooled else alpha, pooled=pooled)
-    relative = metric.kind == "real"
+    relative, asked = metric.kind == "real", margin
+    margin = _reckoned(margin, metric)
     gains, sizes = PARTS if relative else POINTS, tuple(factor * n for factor in FACTORS)
     cases = tuple(
         Case(
@@ -133,7 +142,8 @@ def prospect(
         for label, spread in _spreads(metric)
     )
     named = n, metric.name, metric.least, relative
-    return Prospect(*named, alpha, level, margin, n_finalists, pooled, n_groups, sizes, gains, cases)
+    of = n_groups, n_outputs, metric.bounded
+    return Prospect(*named, alpha, level, asked, n_finalists, pooled, *of, sizes, gains, cases)
 
 
 def too_small(
@@ -147,7 +157,7 @@ def too_small(
     n_all: int | None = None,  # examples of which these n are a share; None = n is a count that the user gave
 ) -> str:
     """Say that ``n`` guard examples find not even a large gain, and how many would; empty where they do."""
-    relative, spread = metric.kind == "real", _spreads(metric)[USUAL][1]
+    relative, spread, margin = metric.kind == "real", _spreads(metric)[USUAL][1], _reckoned(margin, metric)
     level = _first_level(n_finalists, guard.pooled_alpha(alpha, n) if pooled else alpha, pooled=pooled)
     much = HALF if relative else MUCH
     if _found(n, spread, margin, level, relative=relative) <= much:
@@ -165,6 +175,11 @@ def too_few_groups(n: int) -> str:
     if n >= MIN_GROUPS:
         return ""
     return f"the guard's examples come from {n} groups; with fewer than {MIN_GROUPS} nothing is tested, nor accepted"
+
+
+def _reckoned(margin: float, metric: Metric) -> float:
+    """Leave a margin out that is in points where gains are shares of a loss that is not known yet."""
+    return 0.0 if metric.kind == "real" and metric.bounded else margin
 
 
 def _first_level(n_finalists: int, alpha: float, *, pooled: bool) -> float:

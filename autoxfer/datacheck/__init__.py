@@ -36,15 +36,15 @@ class Check:
     """What ``autoxfer plan`` says of the data. Everything about labels beyond their counts is the train split's."""
 
     schema: Mapping[str, Any]  # modality, shape, target, number of columns by kind
-    counts: Mapping[str, Mapping[str, int]]  # split -> class -> examples; "all" where the target is a number
-    labels: Mapping[str, float]  # train, of a target that is a number: smallest, mean, largest
+    counts: Mapping[str, Mapping[str, int]]  # split -> class, or label -> examples; "all" where the target is a number
+    labels: Mapping[str, float]  # train, of a target that is a number, or of each: smallest, mean, largest
     copies: Mapping[str, int]  # split, or "train and tune" -> examples that repeat another's content exactly
     unused: int  # examples in no split
     near_constant: Mapping[str, float]  # column -> share of its most frequent value
     tells: Mapping[str, float]  # column -> how much it tells of the label by itself; the strongest few
     suspicious: tuple[str, ...]  # columns that tell too much
     blank: int  # train images of one colour throughout
-    doubts: Doubts | None  # None where nothing can be said: regression, or a probe that learns nothing
+    doubts: Doubts | None  # None where nothing can be said: numbers, several labels, or a probe that learns nothing
     doubts_from: str  # the features that the probe reads
 
     def lines(self) -> Iterator[str]:
@@ -60,6 +60,8 @@ class Check:
             yield f"what tells most by itself (0 nothing, 1 the label): {told}"
         if self.blank:
             yield f"images of one colour throughout: {self.blank:,} in train"
+        if self.schema.get("task") == "multilabel":
+            yield "labels that may be wrong: not looked for where an example has several"
         if self.doubts is not None:
             rows = ", ".join(map(str, self.doubts.rows))
             yield (
@@ -73,13 +75,15 @@ class Check:
 
     def _classes(self) -> str:
         if self.labels:
-            return ", ".join(f"{name} {value:.4g}" for name, value in self.labels.items())
+            words = [f"{name} {value:.4g}" for name, value in self.labels.items()]
+            return ", ".join(words if len(words) <= 3 * SHOWN else [*words[: 3 * SHOWN], "and so on"])
         train = self.counts["train"]
         shown = sorted(train, key=lambda name: -train[name])
         few = shown if len(shown) <= SHOWN else [*shown[: SHOWN // 2], *shown[-SHOWN // 2 :]]
         told = ", ".join(f"{name} {'/'.join(str(split[name]) for split in self.counts.values())}" for name in few)
         more = f" (the most and the least frequent of {len(shown)})" if len(few) < len(shown) else ""
-        return f"{'/'.join(self.counts)}: {told}{more}"
+        each = " (an example may have several)" if self.schema.get("task") == "multilabel" else ""
+        return f"{'/'.join(self.counts)}: {told}{more}{each}"
 
 
 def check(
@@ -94,18 +98,16 @@ def check(
     told = columns_tell(dataset, train, seed)
     strongest = dict(sorted(told.items(), key=lambda item: -item[1])[:TOP])
     found, source = _doubts(dataset, train, features, seed)
-    numbers = dataset.labels[train].astype(np.float64)
     return Check(
         schema={
+            "task": schema.task,
             "modality": schema.modality,
             "shape": list(schema.shape),
             "target": schema.target,
             "columns": dict(by_kind),
         },
         counts=_counts(dataset, splits),
-        labels={"smallest": float(numbers.min()), "mean": float(numbers.mean()), "largest": float(numbers.max())}
-        if schema.task == "regression"
-        else {},
+        labels=_numbers(dataset, train) if schema.task == "regression" else {},
         copies=copies(dataset, splits),
         unused=len(dataset.labels) - sum(map(len, splits.rows.values())),
         near_constant=near_constant(dataset, train),
@@ -144,10 +146,25 @@ def copies(dataset: Dataset, splits: Splits) -> dict[str, int]:
     return {name: n for name, n in found.items() if n}
 
 
+def _numbers(dataset: Dataset, train: Rows) -> dict[str, float]:
+    """Sum up a target that is a number; of several each, its name before each word."""
+    values = dataset.labels[train].astype(np.float64)
+    if values.ndim == 1:
+        return {"smallest": float(values.min()), "mean": float(values.mean()), "largest": float(values.max())}
+    names = zip(dataset.schema.targets, values.T, strict=True)
+    words: dict[str, Callable[[Any], Any]] = {"smallest": np.min, "mean": np.mean, "largest": np.max}
+    return {f"{name} {word}": float(of(column)) for name, column in names for word, of in words.items()}
+
+
 def _counts(dataset: Dataset, splits: Splits) -> dict[str, dict[str, int]]:
     if dataset.schema.task == "regression":
         return {name: {"all": len(rows)} for name, rows in splits.rows.items()}
     classes = dataset.schema.classes
+    if dataset.schema.task == "multilabel":
+        return {
+            name: dict(zip(classes, dataset.labels[rows].sum(0).astype(int).tolist(), strict=True))
+            for name, rows in splits.rows.items()
+        }
     return {
         name: dict(zip(classes, np.bincount(dataset.labels[rows], minlength=len(classes)).tolist(), strict=True))
         for name, rows in splits.rows.items()
@@ -161,7 +178,7 @@ def _blank(images: NDArray[Any]) -> int:
 
 def _doubts(dataset: Dataset, train: Rows, features: Features, seed: int) -> tuple[Doubts | None, str]:
     """Probe every kind of features; the best probe's doubts, as rows of the data set."""
-    if dataset.schema.task == "regression":
+    if dataset.schema.task != "classification":
         return None, ""
     rng = np.random.default_rng(derive_seed(seed, "doubts"))
     chosen = np.sort(rng.permutation(len(train))[:ENOUGH])

@@ -3,6 +3,7 @@
 Measured out of fold: a column's values are sorted into at most ``BINS`` bins (a missing value and each category are
 bins of their own), and each example is predicted by the mean label of its bin in the other folds. The score is R2 (of
 the straight line, where that is better), or for classes the mean over classes of 2 AUC - 1: 0 = nothing, 1 = the label.
+Of several labels, or several numbers, the one counts that the column tells most of.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FOLDS = 5
 SMOOTHING = 1.0  # examples of the average label that each bin is given
 MODALITIES = ("table", "vector", "mixed")  # that have columns
 ENOUGH = 2000  # train examples that are looked at
+MOST_OUTPUTS = 20  # labels, or numbers, that are looked at where there are several
 ALIKE = 0.99  # share of one value from which a column is nearly constant
 LABEL_ITSELF = 0.99  # score from which a column is nearly the label
 STRONG, NEAR, FAR = 0.65, 0.6, 0.5  # the best's score; shares of it: at least that, at most this
@@ -65,6 +67,12 @@ def tells(values: Floats, labels: Labels, n_classes: int, rng: np.random.Generat
     return max(0.0, 2 * float(np.mean(areas)) - 1) if areas else 0.0
 
 
+def most_tells(values: Floats, labels: Labels, n_classes: int, rng: np.random.Generator, *, categorical: bool) -> float:
+    """Measure how well a column predicts the one of several labels, or numbers, (n, k) that it predicts best."""
+    kinds = labels.T.astype(np.int64) if n_classes else labels.T
+    return max(tells(values, each, n_classes, rng, categorical=categorical) for each in kinds)
+
+
 def _straight(values: Floats, targets: Floats) -> float:
     """Compute the R2 of the straight line through the values: a copy in other units is no staircase."""
     filled = np.where(np.isnan(values), np.nanmean(values) if not np.isnan(values).all() else 0.0, values)
@@ -89,8 +97,11 @@ def columns_tell(dataset: Dataset, train: Rows, seed: int = 0) -> dict[str, floa
     rng = np.random.default_rng(derive_seed(seed, "check"))
     rows = train if len(train) <= ENOUGH else np.sort(rng.choice(train, ENOUGH, replace=False))
     labels, n_classes = dataset.labels[rows], len(dataset.schema.classes)
+    of = tells
+    if labels.ndim == 2:
+        labels, n_classes, of = labels[:, :MOST_OUTPUTS], 2 if n_classes else 0, most_tells
     return {
-        name: tells(dataset.examples[rows, index].astype(np.float64), labels, n_classes, rng, categorical=categorical)
+        name: of(dataset.examples[rows, index].astype(np.float64), labels, n_classes, rng, categorical=categorical)
         for index, (name, categorical) in enumerate(_columns(dataset))
     }
 

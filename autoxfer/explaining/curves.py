@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer import tuning
+from autoxfer import multilabel, tuning
 from autoxfer.explaining.diagnosis import Curve
 from autoxfer.features import Features
 from autoxfer.preparation import prepare
@@ -42,8 +42,13 @@ def sizes(n_train: int, n_classes: int) -> tuple[int, ...]:
 
 
 def nested(labels: NDArray[Any], *, classes: bool, seed: int) -> NDArray[np.int64]:
-    """Order (n,) examples so that any first part holds each class in proportion, and as soon as possible once."""
+    """Order examples so that any first part holds each class in proportion, and as soon as possible once.
+
+    Labels are (n,), or of several for each example (n, k), whose every combination counts as a class.
+    """
     rng = np.random.default_rng(seed)
+    if classes and labels.ndim == 2:
+        labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     if not classes:
         return rng.permutation(len(labels))
     place = np.empty(len(labels))
@@ -57,8 +62,14 @@ def nested(labels: NDArray[Any], *, classes: bool, seed: int) -> NDArray[np.int6
 def chance_loss(setting: Setting) -> float:
     """Give the loss on tune of a constant prediction: the train split's class shares, or its mean."""
     train, tune = (setting.dataset.labels[setting.rows(name)] for name in ("train", "tune"))
+    if setting.dataset.schema.targets:
+        mean, spread = train.mean(axis=0, dtype=np.float64), setting.targets["tune"].spread
+        return float(np.square((tune - mean) / spread).mean())
     if setting.dataset.schema.task == "regression":
         return float(np.square(tune - train.mean(dtype=np.float64)).mean(dtype=np.float64))
+    if setting.dataset.schema.task == "multilabel":
+        shares = (train.sum(axis=0, dtype=np.float64) + 1) / (len(train) + 2)
+        return float(multilabel.cross_entropies(np.broadcast_to(shares, tune.shape), tune).mean())
     counts = np.bincount(train, minlength=len(setting.dataset.schema.classes)) + 1  # none is ruled out
     return float(-np.log(counts / counts.sum())[tune].mean())
 
@@ -78,7 +89,7 @@ def trace(
     wanted = sizes(len(train), len(setting.dataset.schema.classes))
     order = nested(
         setting.dataset.labels[train],
-        classes=setting.dataset.schema.task == "classification",
+        classes=setting.dataset.schema.task != "regression",
         seed=derive_seed(setting.config.seed, "curves"),
     )
     for size in wanted:
@@ -120,7 +131,9 @@ def _bench(setting: Setting, folder: RunFolder, part: NDArray[np.int64]) -> tupl
         targets=targets,
         default_steps=lambda batch: tuning.default_steps(len(part), batch),
     )
-    return bench, targets
+    # The losses of several numbers are in units of their deviation, which has to be the same at every size.
+    spread = setting.targets["tune"].spread
+    return bench, {name: dataclasses.replace(target, spread=spread) for name, target in targets.items()}
 
 
 def _job(setting: Setting, study: str, trial: Trial, size: int) -> Job:

@@ -112,7 +112,7 @@ def _span(ends: Sequence[float], side: int) -> float:
 def _units(explanation: Explanation) -> tuple[float, str]:
     """Give what turns a gain into the units of the axis, and their name."""
     metric = _metric(explanation)
-    if metric.bounded:
+    if metric.bounded and metric.kind != "real":
         return 100.0, f"points of {metric.name}"
     whole = _scratchs_loss(explanation)
     return (100.0 / whole, "% of scratch's loss") if whole else (1.0, f"in the loss of {metric.name}")
@@ -190,7 +190,10 @@ def _curves(axes: Any, explanation: Explanation) -> None:
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
     axes.set_xlabel("train examples")
-    loss = "mean cross-entropy (nats)" if explanation.record.task["kind"] == "classification" else "mean squared error"
+    task = explanation.record.task
+    loss = "mean squared error" if task["kind"] == "regression" else "mean cross-entropy (nats)"
+    if task.get("targets"):
+        loss = "mean squared error of standardised targets"
     axes.set_ylabel(loss)
     axes.set_ylim(bottom=0)
     axes.set_title("learning curves of the best recipes", fontsize=10)

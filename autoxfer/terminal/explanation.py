@@ -170,7 +170,8 @@ def curve_table(explanation: Explanation) -> str:
 
 def _measured(explanation: Explanation) -> str:
     task = explanation.record.task
-    loss = "mean cross-entropy" if task.get("kind") == "classification" else "mean squared error"
+    loss = "mean squared error" if task.get("kind") == "regression" else "mean cross-entropy"
+    loss += " of standardised targets" if task.get("targets") else ""
     guess = f"; a constant prediction has {number(explanation.chance_loss)}"
     tune = f"on the {task['sizes']['tune']:,} tune examples, which chose the recipes too"
     return f"({loss}{guess}; {tune}: a diagnosis, no test)"

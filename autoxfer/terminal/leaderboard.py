@@ -46,7 +46,8 @@ def ranked(record: RunRecord) -> list[Entry]:
 def table(record: RunRecord, *, interval: bool) -> tuple[tuple[str, ...], list[Row]]:
     """Lay the leaderboard out as headings and rows of text."""
     test = any(entry.test is not None for entry in record.entries)
-    gained = "gain (mse)" if record.task.get("metric") in SQUARED else "gain"
+    squared = record.task.get("metric") in SQUARED and not record.task.get("targets")
+    gained = "gain (mse)" if squared else "gain"
     headings = ("", "strategy", "source", "tune", "guard", *(["test"] if test else []), gained)
     exploratory = any(entry.verdict is not None and entry.verdict.exploratory for entry in record.entries)
     headings = (*headings, *(["interval"] if interval else []), "exploratory verdict" if exploratory else "verdict")
@@ -66,15 +67,19 @@ def table(record: RunRecord, *, interval: bool) -> tuple[tuple[str, ...], list[R
 
 def scratchs_loss(record: RunRecord) -> float | None:
     """Find scratch's mean loss on guard where a gain is told as a share of it; None where it is told in points."""
-    from autoxfer.metrics import METRICS  # noqa: PLC0415  (loads torch, which a mistyped command need not wait for)
+    # Imported here, since it loads torch, which a mistyped command need not wait for.
+    from autoxfer.metrics import METRICS, MULTILABEL  # noqa: PLC0415
 
-    metric = METRICS.get(str(record.task.get("metric")))
+    table = MULTILABEL if record.task.get("kind") == "multilabel" else METRICS
+    metric = table.get(str(record.task.get("metric")))
     guards = (entry.guard for entry in record.entries if entry.verdict is None)  # scratch has none
     baseline = next((value for value in guards if value is not None), None)
     if metric is None or metric.kind != "real" or baseline is None:
         return None
+    if metric.bounded:
+        return 1 - baseline if metric.greater_is_better else baseline
     if metric.name == "rmse":
-        return baseline**2
+        return baseline if record.task.get("targets") else baseline**2
     if metric.name != "r2":
         return baseline
     for entry in record.entries:  # one minus R2 is the loss, in units that a gain in losses tells
