@@ -146,16 +146,6 @@ def copies(dataset: Dataset, splits: Splits) -> dict[str, int]:
     return {name: n for name, n in found.items() if n}
 
 
-def _numbers(dataset: Dataset, train: Rows) -> dict[str, float]:
-    """Sum up a target that is a number; of several each, its name before each word."""
-    values = dataset.labels[train].astype(np.float64)
-    if values.ndim == 1:
-        return {"smallest": float(values.min()), "mean": float(values.mean()), "largest": float(values.max())}
-    names = zip(dataset.schema.targets, values.T, strict=True)
-    words: dict[str, Callable[[Any], Any]] = {"smallest": np.min, "mean": np.mean, "largest": np.max}
-    return {f"{name} {word}": float(of(column)) for name, column in names for word, of in words.items()}
-
-
 def _counts(dataset: Dataset, splits: Splits) -> dict[str, dict[str, int]]:
     if dataset.schema.task == "regression":
         return {name: {"all": len(rows)} for name, rows in splits.rows.items()}
@@ -192,3 +182,13 @@ def _doubts(dataset: Dataset, train: Rows, features: Features, seed: int) -> tup
     if best is None or best.accuracy < max(LEARNT, float(np.bincount(labels).max() / len(labels))):
         return None, ""
     return replace(best, rows=tuple(int(train[chosen][row]) for row in best.rows)), best_name
+
+
+def _numbers(dataset: Dataset, train: Rows) -> dict[str, float]:
+    """Sum up a target that is a number; of several each, its name before each word."""
+    values = dataset.labels[train].astype(np.float64)
+    if values.ndim == 1:
+        return {"smallest": float(values.min()), "mean": float(values.mean()), "largest": float(values.max())}
+    names = zip(dataset.schema.targets, values.T, strict=True)
+    words: dict[str, Callable[[Any], Any]] = {"smallest": np.min, "mean": np.mean, "largest": np.max}
+    return {f"{name} {word}": float(of(column)) for name, column in names for word, of in words.items()}
