@@ -190,7 +190,7 @@ class GradientTrainer:
     def _take(self, name: str) -> Any:
         """Give what was chosen, once: of a second choice nothing is known."""
         value, rest = getattr(self._choice, name), None
-        if isinstance(value, list | tuple):  # of a trial's runs, one by one
+        if name == "kept" and isinstance(value, list | tuple):  # of a trial's runs, one by one
             value, *rest = value or [None]
         if value is None:
             raise Unsupported("it chooses on the tune split in a way that was not recorded")

@@ -25,7 +25,11 @@ def test_every_installed_strategy_keeps_its_promises(check: Check) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["adapters", "fine_tune", "linear_probe", "lora", "partial_transfer", "residual", "scratch"]
+    "name",
+    [
+        *("adapters", "distill", "fine_tune", "kernel_readout", "linear_probe", "lora"),
+        *("partial_transfer", "residual", "scratch", "soup", "zero_shot"),
+    ],
 )
 def test_the_built_in_strategies_are_among_them(name: str) -> None:
     assert INSTALLED[name].__module__.startswith("autoxfer_builtins.")

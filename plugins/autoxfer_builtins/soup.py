@@ -45,7 +45,7 @@ from autoxfer import (
 )
 
 State = Mapping[str, Tensor]
-REACHES = (0.25, 0.5, 0.75, 1.0)
+REACHES = (0.5, 1.0)
 
 
 @final
