@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from autoxfer.mapped import pieces
 from autoxfer.records import Modality, Task
 from autoxfer.tokens import Tokenizer
 
@@ -90,20 +91,22 @@ class Dataset:
     groups: NDArray[np.int64] | None = None  # (n,) which examples belong together (a patient's); None = each alone
     texts: NDArray[Any] | None = None  # (n,) strings beside the examples of a mixed data set
 
-    def fingerprint(self) -> str:
-        """Hash what was read: examples, labels, schema and the user's own splits."""
+    def fingerprint(self, rows: NDArray[np.int64] | None = None) -> str:
+        """Hash what was read: examples, labels, schema and the user's own splits; or some rows, without the splits."""
+        of = slice(None) if rows is None else rows
         digest = hashlib.sha256((repr(self.schema) + "".join(map(repr, self.schema.targets))).encode())
         for examples in (self.examples, self.texts):
             if examples is None:
                 continue
             if examples.dtype.kind in "TUO":
-                _digest_texts(digest, examples)
+                _digest_texts(digest, examples[of])
             else:
-                digest.update(np.ascontiguousarray(examples).view(np.uint8).data)
-        digest.update(np.ascontiguousarray(self.labels).view(np.uint8).data)
+                for piece in pieces(examples, rows):
+                    digest.update(np.ascontiguousarray(piece).view(np.uint8).data)
+        digest.update(np.ascontiguousarray(self.labels[of]).view(np.uint8).data)
         if self.groups is not None:
-            digest.update(b"groups" + np.ascontiguousarray(self.groups).tobytes())
-        for name in sorted(self.parts):
+            digest.update(b"groups" + np.ascontiguousarray(self.groups[of]).tobytes())
+        for name in sorted(self.parts) if rows is None else ():
             digest.update(name.encode() + self.parts[name].tobytes())
         return digest.hexdigest()
 

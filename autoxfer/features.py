@@ -17,8 +17,10 @@ from autoxfer.activations import Store
 from autoxfer.augmentation import augment
 from autoxfer.layout import ChannelsLast, channels_last
 from autoxfer.limits import Portion
+from autoxfer.mapped import most_bytes
 from autoxfer.scoring import Scale
 from autoxfer.strategy import Candidate, Input, Problem, Raw, Tap
+from autoxfer.streaming import OnDisk, Stored, batches
 
 if TYPE_CHECKING:
     from autoxfer.preparation import Preparation
@@ -121,7 +123,7 @@ class Features:
         self,
         preparation: Preparation,
         sources: Mapping[str, Source],
-        stored: Mapping[str, Tensor],  # split -> (n, *stored shape)
+        stored: Mapping[str, Stored],  # split -> (n, *stored shape)
         device: torch.device,
         store: Store | None = None,  # of activations, shared with other runs
     ) -> None:
@@ -129,7 +131,10 @@ class Features:
         self.sources = sources
         self.device = device
         self._unpack = preparation.unpack.to(device).eval()
-        self._stored = {split: tensor.to(device) for split, tensor in stored.items()}
+        self._stored: dict[str, Stored] = {split: examples.to(device) for split, examples in stored.items()}
+        # Where the examples are too many for the memory, what is made of them is held to the same bound.
+        on_disk = any(isinstance(examples, OnDisk) for examples in stored.values())
+        self._most = min(CACHE_BYTES, most_bytes()) if on_disk else CACHE_BYTES
         self._store = store
         self._cache: dict[tuple[Input, str], Tensor] = {}
         self._readers: dict[tuple[Input, ...], Reader] = {}
@@ -149,7 +154,7 @@ class Features:
         with torch.no_grad():
             return self._read(self.reader((name,)), self._unpack(self._stored[split][rows.to(self.device)]))[0]
 
-    def stored(self, split: str) -> Tensor:
+    def stored(self, split: str) -> Stored:
         """Give the examples of a split as they are stored, on the device."""
         return self._stored[split]
 
@@ -162,13 +167,13 @@ class Features:
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, ...]:
         """Fetch the tensors of ``inputs`` for some rows: from what is kept, or live under augmentation."""
-        if kind == "none" and all(self._keeps(name, split) for name in inputs):
-            kept = (self._kept(name, split) for name in inputs)
-            found = (whole[rows.to(whole.device)].to(self.device) for whole in kept)
-            return tuple(self._laid_out(name, tensor) for name, tensor in zip(inputs, found, strict=True))
-        with torch.no_grad():
-            natural = augment(self._unpack(self._stored[split][rows]), kind, generator)
-            return self._read(self.reader(inputs), natural)
+        live = tuple(name for name in inputs if kind != "none" or not self._keeps(name, split))
+        found = {name: self._look_up(name, split, rows) for name in inputs if name not in live}
+        if live:
+            with torch.no_grad():
+                natural = augment(self._unpack(self._stored[split][rows]), kind, generator)
+                found |= zip(live, self._read(self.reader(live), natural), strict=True)
+        return tuple(found[name] for name in inputs)
 
     def reader(self, inputs: tuple[Input, ...]) -> Reader:
         """Make, once, what computes ``inputs`` from natural examples."""
@@ -183,8 +188,10 @@ class Features:
         composed = Composed(self.preparation.unpack, reader, candidate.module, center, spread)
         return composed.to(self.device).eval()
 
-    def _laid_out(self, name: Input, tensor: Tensor) -> Tensor:
-        """Lay out an activation as the network that goes on with it computes fastest."""
+    def _look_up(self, name: Input, split: str, rows: Tensor) -> Tensor:
+        """Take some rows of what is kept, laid out as the network that goes on with it computes fastest."""
+        whole = self._kept(name, split)
+        tensor = whole[rows.to(whole.device)].to(self.device)
         takes = isinstance(name, Tap) and self.sources[str(name.source)].channels_last
         return channels_last(tensor) if takes else tensor
 
@@ -208,11 +215,11 @@ class Features:
             sample = self._sample(name, split)
             n_bytes = sample[:1].nbytes * len(self._stored[split])
             held = self._from_store(name, split, sample, n_bytes)
-            if held is None and n_bytes > CACHE_BYTES and not at_any_size:
+            if held is None and n_bytes > self._most and not at_any_size:
                 raise _TooLargeError
             if held is None:
                 held = torch.cat(list(self._parts(name, split))).contiguous()  # as the store hands it out
-            self._cache[key] = held if held.nbytes > CACHE_BYTES else held.to(self.device)
+            self._cache[key] = held if held.nbytes > self._most else held.to(self.device)
         return self._cache[key]
 
     def _from_store(self, name: Input, split: str, sample: Tensor, n_bytes: int) -> Tensor | None:
@@ -255,7 +262,7 @@ class Features:
             values: tuple[Tensor, ...] = reader(self._unpack(part))
             return values[0]
 
-        for part in torch.split(self._stored[split], BATCH):
+        for part in batches(self._stored[split], BATCH):
             yield self._portion.attempt(
                 lambda size, part=part: torch.cat([compute(each) for each in torch.split(part, size)])  # type: ignore[misc]
             )

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from autoxfer.activations import Store, open_store
 from autoxfer.errors import InputError
+from autoxfer.mapped import most_bytes
 from autoxfer.pictures import ALPHA, DEEP, Content, Header, UnreadableError, decode, quietly, read_header
-from autoxfer.streaming import most_bytes
 
 LARGEST = 224  # pixels of a side; larger images are reduced
 BROKEN = 0.1  # share of images that may be unreadable before the whole set is refused

@@ -22,7 +22,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, final
@@ -100,12 +100,8 @@ def take(
 
 def own_look(setting: Setting, run_id: str) -> Look:
     """Describe the look that a run takes now."""
-    data, rows = setting.dataset, setting.splits.rows.get("guard", ())
-    guard = ""
-    if len(rows):
-        groups, texts = (None if each is None else each[rows] for each in (data.groups, data.texts))
-        seen = replace(data, examples=data.examples[rows], labels=data.labels[rows], groups=groups, texts=texts)
-        guard = replace(seen, parts={}).fingerprint()
+    data, rows = setting.dataset, setting.splits.rows.get("guard")
+    guard = "" if rows is None or not len(rows) else data.fingerprint(rows)
     text = json.dumps(configuration(setting), sort_keys=True, default=str)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Look(now, setting.fingerprint, guard, hashlib.sha256(text.encode()).hexdigest(), run_id)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from autoxfer.dataset import Schema
 from autoxfer.encoding import encode
 from autoxfer.errors import InputError
+from autoxfer.streaming import OnDisk
 from autoxfer.tokens import Tokenizer, Vocabulary, span
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Preparation:
         return nn.Sequential(own, source.preprocess((len(self.columns),), self.columns))
 
 
-def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
+def prepare(schema: Schema, train_examples: NDArray[Any] | OnDisk) -> Preparation:
     """Take medians, means and deviations from the train split's stored examples (n, *schema.shape)."""
     if len(train_examples) == 0:
         raise ValueError("statistics need at least one train example; got 0")
@@ -172,6 +173,8 @@ def prepare(schema: Schema, train_examples: NDArray[Any]) -> Preparation:
         mean, deviation = _pixel_statistics(train_examples)
         height, width = schema.shape[:2]
         return Preparation(unpack, Standardise(mean, deviation), (len(mean), height, width))
+    if isinstance(train_examples, OnDisk):
+        train_examples = train_examples.read(slice(None))
     n_ids, names = schema.n_ids, schema.natural_columns
     unpack = Unpack(schema, _medians(train_examples[:, n_ids:]) if names else None)
     stored = unpack(torch.from_numpy(np.ascontiguousarray(train_examples)))
@@ -189,12 +192,12 @@ def _medians(stored: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.array([np.median(column) if len(column) else 0.0 for column in present], dtype=np.float32)
 
 
-def _pixel_statistics(stored: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pixel_statistics(stored: NDArray[np.uint8] | OnDisk) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and deviation of pixel / 255 per channel, (C, 1, 1) each, exactly: from the 256 counts."""
     channels = stored.shape[3] if stored.ndim == 4 else 1
     counts = np.zeros((channels, 256), dtype=np.int64)
     for start in range(0, len(stored), CHUNK):
-        pixels = stored[start : start + CHUNK].reshape(-1, channels)
+        pixels = np.asarray(stored[start : start + CHUNK]).reshape(-1, channels)
         for channel in range(channels):
             counts[channel] += np.bincount(pixels[:, channel], minlength=256)
     share = counts / counts.sum(axis=1, keepdims=True)

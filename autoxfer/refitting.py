@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from autoxfer import tuning
 from autoxfer.errors import AutoxferError
@@ -19,6 +18,7 @@ from autoxfer.preparation import prepare
 from autoxfer.records import Winner
 from autoxfer.scoring import Choice
 from autoxfer.setting import train_labels
+from autoxfer.streaming import join, plain
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any
     """
     device = setting.features.device
     parts = [part for part in PARTS if part in setting.targets or part == "train"]  # a guard of folds is no part
-    stored = torch.cat([setting.features.stored(part).cpu() for part in parts])
-    preparation = prepare(setting.stored, stored.numpy())
+    stored = join([setting.features.stored(part).cpu() for part in parts])
+    preparation = prepare(setting.stored, plain(stored))
     features = Features(preparation, setting.sources, {"train": stored}, device)
     rows = np.concatenate([setting.rows(part) for part in parts])
     labels, center, spread = train_labels(setting.dataset, rows)

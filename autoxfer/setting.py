@@ -36,6 +36,7 @@ from autoxfer.scoring import Scale, Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
 from autoxfer.studies import StudyPlan, chosen_strategies, crowded, plan_studies
+from autoxfer.streaming import plain, take
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
@@ -238,10 +239,10 @@ def assemble(
     """Put together what a search on these splits needs; ``rehearsed`` as in ``plan_studies``. Raises InputError."""
     dataset, metric, device = material.dataset, material.metric, material.device
     schema, examples, sources, cut = _stored(dataset, splits, dict(material.sources))
-    preparation = prepare_examples(schema, examples[splits.rows["train"]])
+    stored = {name: take(examples, rows) for name, rows in splits.rows.items() if len(rows)}
+    preparation = prepare_examples(schema, plain(stored["train"]))
     for source in sources.values():
         preparation.adapt(source)  # says at once where the data do not fit the source
-    stored = {name: torch.from_numpy(examples[rows]) for name, rows in splits.rows.items() if len(rows)}
     features = Features(preparation, sources, stored, device, open_store())
     labels, targets = _labels(dataset, splits, metric, device)
     general = Problem(

@@ -20,6 +20,7 @@ from autoxfer import stratifying
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
 from autoxfer.grouping import deal, tie
+from autoxfer.mapped import pieces
 from autoxfer.records import SPLITS, derive_seed
 
 SHARES = {"tune": 0.2, "guard": 0.2, "test": 0.1}
@@ -150,7 +151,7 @@ def _contents(dataset: Dataset) -> Iterator[bytes | memoryview]:
     if dataset.schema.dtype == "str":
         yield from (text.encode() for text in stored.tolist())
     elif dataset.texts is None:
-        yield from (np.ascontiguousarray(row).data for row in stored)
+        yield from (np.ascontiguousarray(row).data for piece in pieces(stored) for row in piece)
     else:
         yield from (row.tobytes() + text.encode() for row, text in zip(stored, dataset.texts.tolist(), strict=True))
 

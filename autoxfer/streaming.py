@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import mmap
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -15,35 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoxfer.errors import InputError
-
-SHARE = 0.25  # of the memory that examples may take
-HELD_BYTES = 64 << 20  # of a file that are read before its pages are given back
-CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def most_bytes() -> float:
-    """Say how many bytes of decoded images are held in memory: AUTOXFER_MEMORY_GB, or a quarter of all there is.
-
-    Raises InputError where the variable is no number.
-    """
-    text = os.environ.get("AUTOXFER_MEMORY_GB", "")
-    try:
-        bound = float(text) * 1e9 if text else SHARE * _memory()
-        if not 0 < bound <= math.inf:
-            raise ValueError
-    except ValueError:
-        raise InputError("gigabytes, as a number above 0", repr(text), "AUTOXFER_MEMORY_GB") from None
-    return bound
-
-
-def _memory() -> float:
-    """Bytes of memory that this process may take at most: the machine's, or its container's."""
-    found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
-    for path in CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # "max"
-            found.append(float(Path(path).read_text(encoding="ascii")))
-    return min(found)
+from autoxfer.mapped import HELD_BYTES, give_back, mapping
 
 
 @final
@@ -112,7 +79,12 @@ Stored = Tensor | OnDisk  # examples of a split, (n, *stored shape)
 
 def take(array: NDArray[Any], rows: NDArray[np.int64]) -> Stored:
     """Take rows of an array as a tensor; of one that is mapped from a file without reading them."""
-    return OnDisk(array, rows) if _mapping(array) is not None else torch.from_numpy(array[rows])
+    return OnDisk(array, rows) if mapping(array) is not None else torch.from_numpy(array[rows])
+
+
+def plain(stored: Stored) -> NDArray[Any] | OnDisk:
+    """Give stored examples as an array of numbers, where they are in memory."""
+    return stored if isinstance(stored, OnDisk) else stored.cpu().numpy()
 
 
 def pick(stored: Stored, rows: NDArray[np.int64]) -> Stored:
@@ -135,29 +107,3 @@ def batches(stored: Stored, size: int) -> Iterator[Tensor]:
         return
     for start in range(0, len(stored), size):
         yield stored[start : start + size]
-
-
-def pieces(array: NDArray[Any], rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
-    """Give an array (n, ...), or some rows of it, in pieces in order; all at once where it is in memory."""
-    if _mapping(array) is None:
-        yield array if rows is None else array[rows]
-        return
-    part = OnDisk(array, rows)
-    size = max(1, HELD_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(part), size):
-        yield part.read(slice(start, start + size))
-    give_back(array)
-
-
-def give_back(array: NDArray[Any]) -> None:
-    """Let the operating system have the pages of a mapped file that were read; they can be read again."""
-    mapping = _mapping(array)
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapping.madvise(mmap.MADV_DONTNEED)
-
-
-def _mapping(array: Any) -> mmap.mmap | None:
-    """Find the mapped file that an array looks into; None where it is in memory."""
-    while isinstance(array, np.ndarray):
-        array = array.base
-    return array if isinstance(array, mmap.mmap) else None

@@ -23,6 +23,7 @@ from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
 from autoxfer.scoring import Choice, Target, probabilities
 from autoxfer.strategy import Candidate, Fitted, Problem, Strategy
+from autoxfer.streaming import batches
 from autoxfer.training import CHECKS, GradientTrainer, count_trained
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class Bench:
         stored = self._features.stored(split)
         with torch.no_grad():
             outputs = Portion(at_once(stored.device)).attempt(
-                lambda size: torch.cat([composed(part).float() for part in torch.split(stored, size)])
+                lambda size: torch.cat([composed(part).float() for part in batches(stored, size)])
             )
         return probabilities(outputs, target)
 

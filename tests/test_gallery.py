@@ -12,7 +12,7 @@ from PIL import Image
 from autoxfer import gallery
 from autoxfer.errors import InputError
 from autoxfer.gallery import read_images
-from autoxfer.streaming import _mapping
+from autoxfer.mapped import mapping
 
 
 def images(n=40, shape=(6, 8), seed=0):
@@ -83,11 +83,11 @@ def test_what_is_changed_is_counted():
 def test_on_disk_the_pixels_are_the_same_bit_for_bit(cache, monkeypatch, shape):
     contents = [png(each) for each in images(shape=shape)]
     on_disk = read(contents)
-    assert _mapping(on_disk.pixels) is not None
+    assert mapping(on_disk.pixels) is not None
     assert len(list(cache.glob("*.safetensors"))) == 2  # the pixels, and which are sound
     monkeypatch.setenv("AUTOXFER_MEMORY_GB", "1")
     in_memory = read(contents)
-    assert _mapping(in_memory.pixels) is None
+    assert mapping(in_memory.pixels) is None
     assert np.array_equal(on_disk.pixels, in_memory.pixels)
     assert on_disk.warnings == in_memory.warnings
 
@@ -122,7 +122,7 @@ def test_a_damaged_file_of_pixels_is_written_again(cache, damage):
 def test_without_a_cache_the_pixels_lie_in_a_file_that_nobody_sees(cache, monkeypatch):
     monkeypatch.setenv("AUTOXFER_CACHE", "off")
     found = read([png(each) for each in images()])
-    assert _mapping(found.pixels) is not None
+    assert mapping(found.pixels) is not None
     assert np.array_equal(found.pixels, images())
     assert not cache.exists()
 

@@ -5,6 +5,7 @@ Columns and labels are looked at on the train split alone; of the other splits o
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from autoxfer.datacheck.columns import MODALITIES, columns_tell, near_constant, suspicious
 from autoxfer.datacheck.doubts import Doubts, doubts, probe
 from autoxfer.dataset import Dataset
+from autoxfer.mapped import pieces
 from autoxfer.records import derive_seed
 from autoxfer.splitting import Rows, Splits
 
@@ -113,7 +115,7 @@ def check(
         near_constant=near_constant(dataset, train),
         tells={name: score for name, score in strongest.items() if score > 0},
         suspicious=suspicious(told),
-        blank=_blank(dataset.examples[train]) if schema.modality == "image" else 0,
+        blank=_blank(dataset.examples, train) if schema.modality == "image" else 0,
         doubts=found,
         doubts_from=source,
     )
@@ -134,7 +136,7 @@ def leak_warnings(dataset: Dataset, splits: Splits, seed: int = 0) -> tuple[str,
 def copies(dataset: Dataset, splits: Splits) -> dict[str, int]:
     """Count the examples that repeat another of their split, and those that stand in two splits, by content alone."""
     content: dict[str, list[Any]] = {
-        name: [row if isinstance(row, str) else np.ascontiguousarray(row).tobytes() for row in dataset.examples[rows]]
+        name: [_content(row) for piece in pieces(dataset.examples, rows) for row in piece]
         for name, rows in splits.rows.items()
     }
     if dataset.texts is not None:
@@ -144,6 +146,11 @@ def copies(dataset: Dataset, splits: Splits) -> dict[str, int]:
     for one, other in itertools.combinations(content, 2):
         found[f"{one} and {other}"] = len(set(content[one]) & set(content[other]))
     return {name: n for name, n in found.items() if n}
+
+
+def _content(row: Any) -> str | bytes:
+    """Give what is equal where two examples are, of large ones a hash: as much as all of them does not fit."""
+    return row if isinstance(row, str) else hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest()
 
 
 def _counts(dataset: Dataset, splits: Splits) -> dict[str, dict[str, int]]:
@@ -161,9 +168,10 @@ def _counts(dataset: Dataset, splits: Splits) -> dict[str, dict[str, int]]:
     }
 
 
-def _blank(images: NDArray[Any]) -> int:
-    flat = images.reshape(len(images), -1, images.shape[3] if images.ndim == 4 else 1)
-    return int((flat.max(1) == flat.min(1)).all(1).sum())
+def _blank(images: NDArray[Any], rows: Rows) -> int:
+    n_channels = images.shape[3] if images.ndim == 4 else 1
+    flat = (piece.reshape(len(piece), -1, n_channels) for piece in pieces(images, rows))
+    return sum(int((part.max(1) == part.min(1)).all(1).sum()) for part in flat)
 
 
 def _doubts(dataset: Dataset, train: Rows, features: Features, seed: int) -> tuple[Doubts | None, str]:

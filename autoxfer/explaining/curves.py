@@ -23,6 +23,7 @@ from autoxfer.records import Job, Trial, derive_seed
 from autoxfer.scoring import Target, measure
 from autoxfer.searching import job_maker
 from autoxfer.setting import train_labels
+from autoxfer.streaming import pick, plain
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ def _bench(setting: Setting, folder: RunFolder, part: NDArray[np.int64]) -> tupl
     """Set up what trains on a part of the train split; its statistics come from that part alone."""
     device, rows = setting.features.device, setting.rows("train")[part]
     stored = {
-        "train": setting.features.stored("train").cpu()[part],
+        "train": pick(setting.features.stored("train").cpu(), part),
         "tune": setting.features.stored("tune").cpu(),
     }
-    preparation = prepare(setting.stored, stored["train"].numpy())
+    preparation = prepare(setting.stored, plain(stored["train"]))
     labels, center, spread = train_labels(setting.dataset, rows)
     targets = {
         name: Target(setting.dataset.labels[of], setting.metric, center, spread)
