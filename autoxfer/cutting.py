@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain as chained
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoxfer import tracing
+from autoxfer.conventions import pooling, turned
 from autoxfer.errors import InputError
 from autoxfer.heads import Pool, close, split_head
 from autoxfer.layout import channels_last
@@ -34,6 +35,11 @@ class Chain:
     aliases: Mapping[str, str]  # outer module path -> tap
     origins: tuple[Mapping[str, str], ...]  # per segment: name of a tensor there -> its name in the network
     channels_last: bool = False  # whether it takes maps in that layout
+    pooling: tuple[str, int] = (
+        "mean",
+        0,
+    )  # how the network's own head pools tokens, how many at the start it leaves out
+    stages: tuple[str, ...] = ()  # the taps at which stages end; empty = found by size
 
 
 def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = None, where: str = "source") -> Chain:
@@ -45,10 +51,11 @@ def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = Non
         work = copy.deepcopy(network).eval()
         names = {id(tensor): name for name, tensor in tensors(work).items()}
         _set_inplace_off(work)
+        fixed = _fixed_buffers(work, inputs[0])
         aliases: dict[str, str] = {}
         parts = open_module(work, "", aliases, repeated(work)) if opened else [("network", work)]
         try:
-            parts = _settle(parts, inputs)
+            parts = _settle(parts, inputs, fixed)
             if _agrees(parts, inputs, expected):
                 is_free = _takes_channels_last(parts, inputs, expected)
                 chain = _finish(parts, inputs[0], aliases, names, n_classes)
@@ -59,9 +66,9 @@ def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = Non
     raise InputError("a network that gives the same output twice in evaluation mode", "different outputs", where)
 
 
-def _settle(parts: Named, inputs: Sequence[Tensor]) -> Named:
+def _settle(parts: Named, inputs: Sequence[Tensor], fixed: Collection[int]) -> Named:
     """Merge what may not be cut apart (a shared tensor, no tensor in between); protect inputs that would be changed."""
-    parts = _merge_shared(parts)
+    parts = _merge_shared(parts, fixed)
     index = 0
     values: list[Any] = list(inputs)
     while index < len(parts):
@@ -81,18 +88,30 @@ def _settle(parts: Named, inputs: Sequence[Tensor]) -> Named:
     return parts
 
 
-def _merge_shared(parts: Named) -> Named:
-    """Merge segments from the first to the last user of a tensor that several of them use."""
+def _merge_shared(parts: Named, fixed: Collection[int]) -> Named:
+    """Merge segments from the first to the last user of a tensor that several of them use, unless it never changes."""
     first: dict[int, int] = {}
     groups: list[Named] = []
     for name, module in parts:
         groups.append([(name, module)])
-        tensors = [id(tensor) for tensor in chained(module.parameters(), module.buffers())]
-        start = min((first[tensor] for tensor in tensors if tensor in first), default=len(groups) - 1)
+        used = {id(tensor) for tensor in chained(module.parameters(), module.buffers())} - set(fixed)
+        start = min((first[tensor] for tensor in used if tensor in first), default=len(groups) - 1)
         groups[start:] = [[named for group in groups[start:] for named in group]]
         first = {tensor: min(group, start) for tensor, group in first.items()}
-        first |= dict.fromkeys(tensors, start)
+        first |= dict.fromkeys(used, start)
     return [_merged(group) for group in groups]
+
+
+def _fixed_buffers(network: nn.Module, x: Tensor) -> set[int]:
+    """Find the buffers that training leaves as they are, such as tables of positions."""
+    trained = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trained(x.clone())
+    except Exception:  # a network may not train on two examples
+        return set()
+    after = dict(trained.named_buffers())
+    return {id(buffer) for name, buffer in network.named_buffers() if torch.equal(buffer, after[name])}
 
 
 def _merged(group: Named) -> tuple[str, nn.Module]:
@@ -136,16 +155,29 @@ def _finish(
     if not parts or _activations(parts, x)[-1].dim() != 2:
         end = parts[-1:] or [("network", nn.Identity())]
         parts[-1:] = [(end[0][0], nn.Sequential(OrderedDict(body=end[0][1], pool=Pool())))]
+    parts = turned(parts, _activations(parts, x))
+    values = _activations(parts, x)
     ends = {name: f"{name}_" if name in ("input", "last") else name for name, _ in parts} | {parts[-1][0]: "last"}
     outer_names = {**aliases, **{name: name for name in ends}}
     return Chain(
         names=tuple(ends[name] for name, _ in parts),
         segments=tuple(module for _, module in parts),
-        shapes=tuple(tuple(value.shape[1:]) for value in _activations(parts, x)[1:]),
+        shapes=tuple(tuple(value.shape[1:]) for value in values[1:]),
         head=None if head is None else head.eval().requires_grad_(False),
         aliases={outer: ends[name] for outer, name in outer_names.items() if ends.get(name, outer) != outer},
         origins=tuple(origins(module, names) for _, module in parts),
+        pooling=pooling(parts[-1][1], values[-2], values[-2].shape[1]) if values[-2].dim() == 3 else ("mean", 0),
     )
+
+
+def with_stages(chain: Chain, paths: Sequence[str]) -> Chain:
+    """Call the taps where the modules at ``paths`` end by those names, the names that they had being aliases."""
+    names = {chain.aliases.get(path, path): path for path in paths}
+    new = {name: names[name] if name in names and name != "last" else name for name in chain.names}
+    aliases = {alias: new[name] for alias, name in chain.aliases.items() if alias != new[name]}
+    aliases |= {name: other for name, other in new.items() if name != other}
+    ends = tuple(new[name] for name in chain.names if name in names)
+    return replace(chain, names=tuple(new.values()), aliases=aliases, stages=ends)
 
 
 def _activations(parts: Named, x: Tensor) -> list[Tensor]:

@@ -19,25 +19,44 @@ _LINKS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda z: z.sigmoid(),
 )
 
+POOLINGS = ("mean", "first", "last", "max")
+
 
 class Pool(nn.Module):
-    """Features of an activation: maps are averaged over space, tokens over the sequence, the rest is flattened.
+    """Features of an activation: maps are averaged over space, tokens pooled, the rest is flattened.
 
+    ``kind`` is for tokens: their mean without the first ``skipped``, the first one, the last one or the largest values.
     Where the activation is ``masked``, its last channel says which tokens there are, and only they count.
     """
 
-    def __init__(self, *, masked: bool = False) -> None:
+    def __init__(self, kind: str = "mean", *, skipped: int = 0, masked: bool = False) -> None:
         super().__init__()
-        self.masked = masked
+        if kind not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}; got {kind!r}")
+        self.kind, self.skipped, self.masked = kind, skipped, masked
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width), (batch, tokens, width) or (batch, ...) -> (batch, features)."""
         if self.masked:
-            there = x[..., -1:]
-            return (x[..., :-1] * there).sum(1) / there.sum(1).clamp(min=1.0)
+            return self._there(x[..., :-1], x[..., -1:])
         if x.dim() == 4:
             return x.mean((2, 3))
-        return x.mean(1) if x.dim() == 3 else x.flatten(1)
+        if x.dim() != 3:
+            return x.flatten(1)
+        if self.kind == "mean":
+            return x[:, self.skipped :].mean(1)
+        return x.amax(1) if self.kind == "max" else x[:, 0 if self.kind == "first" else -1]
+
+    def _there(self, x: Tensor, there: Tensor) -> Tensor:
+        """(batch, tokens, width), (batch, tokens, 1) -> (batch, width)."""
+        if self.kind == "first":
+            return x[:, 0]
+        if self.kind == "last":
+            place = (there.sum(1, keepdim=True).long() - 1).clamp(min=0)
+            return x.gather(1, place.expand(-1, 1, x.shape[2]))[:, 0]
+        if self.kind == "max":
+            return torch.where(there > 0, x, torch.finfo(x.dtype).min).amax(1)
+        return (x * there).sum(1) / there.sum(1).clamp(min=1.0)
 
 
 class OnTokens(nn.Module):

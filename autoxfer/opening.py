@@ -15,20 +15,32 @@ Named = list[tuple[str, nn.Module]]
 def open_module(module: nn.Module, prefix: str, aliases: dict[str, str], blocks: Collection[type]) -> Named:
     """Make a chain of segments with weights; a block, or a module that cannot be opened, is one segment."""
     whole = [(prefix or "network", module)]
+    if isinstance(module, nn.TransformerEncoder):
+        return _layers(module, prefix) or whole
     graph = tracing.trace(module) if _has_inside(module) else None
     parts = tracing.units(graph) if graph is not None else None
     if parts is None:
         return whole
     grouped = tracing.runs(module, parts)
-    if prefix and _is_block(module, grouped, blocks):
+    if prefix and _is_block(module, prefix, grouped, blocks):
         return whole
     segments = [named for run in grouped for named in _segments(module, prefix, run, aliases, blocks)]
     return whole if prefix and len(segments) < 2 else segments
 
 
-def _is_block(module: nn.Module, grouped: list[list[tracing.Unit]], blocks: Collection[type]) -> bool:
-    """Whether it is one of several alike and not a stage: most of a stage's weights lie in blocks of its own."""
-    if type(module) not in blocks:
+def _layers(encoder: nn.TransformerEncoder, prefix: str) -> Named:
+    """Take torch's own encoder apart, which cannot be traced; a mask it has none, since it is called with a tensor."""
+    named = [(_join(prefix, f"layers.{index}"), layer) for index, layer in enumerate(encoder.layers)]
+    if encoder.norm is not None and named:
+        name, last = named[-1]
+        named[-1] = (name, nn.Sequential(OrderedDict(layer=last, norm=encoder.norm)))
+    return named
+
+
+def _is_block(module: nn.Module, name: str, grouped: list[list[tracing.Unit]], blocks: Collection[type]) -> bool:
+    """Whether it is one of several and not a stage: most of a stage's weights lie in blocks of its own."""
+    numbered = name.rpartition(".")[2].isdigit() and not type(module).__module__.startswith("torch.nn.")
+    if type(module) not in blocks and not numbered:
         return False
     units = [unit for run in grouped for unit in run]
     inside = [tracing.weights(module, unit) for unit in units if tracing.plain_call(unit) is not None]
@@ -75,15 +87,18 @@ def _openable(module: nn.Module) -> bool:
 
 
 def _has_inside(module: nn.Module) -> bool:
-    """Whether it is made of layers; torch's own layers and composites (attention, encoders) stay whole."""
-    return isinstance(module, nn.Sequential) or not type(module).__module__.startswith("torch.nn.")
+    """Whether it is made of layers; torch's own layers and composites (attention, a layer of an encoder) stay whole."""
+    return isinstance(module, nn.Sequential | nn.TransformerEncoder) or not type(module).__module__.startswith(
+        "torch.nn."
+    )
 
 
 def _last_weighted(module: nn.Module, unit: tracing.Unit) -> str:
-    """Name a unit of several nodes after its last child with weights."""
+    """Name a unit of several nodes after its last child with weights, or its last weight."""
     paths = [str(node.target) for node in unit if node.op == "call_module"]
     weighted = [path for path in paths if tracing.matrices(list(module.get_submodule(path).parameters()))]
-    return (weighted or paths or ["body"])[-1]
+    own = [str(used.target) for node in unit for used in node.all_input_nodes if used.op == "get_attr"]
+    return (weighted or paths or own or ["body"])[-1]
 
 
 def _join(prefix: str, path: str) -> str:

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from autoxfer.cutting import Chain, cut, tensors
+from autoxfer.conventions import stage_ends
+from autoxfer.cutting import Chain, cut, tensors, with_stages
 from autoxfer.errors import InputError
-from autoxfer.heads import OnTokens
+from autoxfer.heads import OnTokens, Pool
 from autoxfer.preprocessing import Fit, Preprocess, Select
 from autoxfer.records import SourceSpec
 from autoxfer.strategy import Architecture, Tap
@@ -33,11 +34,21 @@ class TapInfo:
     shape: tuple[int, ...]  # without the batch
     inherited: float  # share of the backbone's parameters that lie before this tap: 0 at "input", 1 at "last"
     masked: bool = False  # (tokens, width + 1): the last channel is 1 where a token is, 0 where the text has ended
+    stage: bool = True  # whether a stage ends here; every block does where a network has no stages
+    pooling: tuple[str, int] = ("mean", 0)  # how the network's head pools tokens, how many at the start it leaves out
 
     @property
     def width(self) -> int:
         """Channels of a map, or the last dimension; a mask does not count."""
         return self.shape[0] if len(self.shape) == 3 else self.shape[-1] - self.masked
+
+    def pool(self, *, own: bool = True) -> Pool:
+        """Make what turns the activation into features: maps averaged, tokens as the network's own head pools them.
+
+        Where ``own`` is false, tokens are averaged, all of them.
+        """
+        kind, skipped = self.pooling if own else ("mean", 0)
+        return Pool(kind, skipped=skipped, masked=self.masked)
 
 
 @final
@@ -85,7 +96,12 @@ class Source:
         self.n_parameters, self.n_features = sum(sizes), chain.shapes[-1][0]
         shares = [sum(sizes[: k + 1]) / max(self.n_parameters, 1) for k in range(len(sizes) - 1)] + [1.0]
         masked = [tokenizer is not None and len(shape) == 2 for shape in chain.shapes]
-        self.taps = (TapInfo("input", self.input_shape, 0.0), *map(TapInfo, chain.names, chain.shapes, shares, masked))
+        ends = stage_ends(chain.names, chain.shapes, chain.stages)
+        each = zip(chain.names, chain.shapes, shares, masked, strict=True)
+        self.taps = (
+            TapInfo("input", self.input_shape, 0.0, stage=False),
+            *(TapInfo(*known, known[0] in ends, chain.pooling) for known in each),
+        )
 
     @classmethod
     def from_network(
@@ -100,10 +116,11 @@ class Source:
         reverse: bool = False,  # the network reads BGR
         classes: Sequence[str] = (),
         columns: Sequence[str] = (),  # of a table: what the network reads, such as "age" and "workclass=Private"
+        stages: Sequence[str] = (),  # paths of the modules that its library calls its stages
         card: Mapping[str, Any] | None = None,
     ) -> Source:
         """Cut a pretrained network. Raises InputError where it does not run, or does not fit its classes."""
-        chain = cut(network, input_shape, n_classes=len(classes) or None, where=name)
+        chain = with_stages(cut(network, input_shape, n_classes=len(classes) or None, where=name), stages)
         if chain.head is not None and classes and chain.head.out_features != len(classes):
             raise InputError(
                 f"{chain.head.out_features} classes, as the network has", f"{len(classes)}", f"{name}: classes"
@@ -135,6 +152,11 @@ class Source:
         near = difflib.get_close_matches(name, names, 1)
         hint = f"{name!r}; nearest: {near[0]!r}" if near else repr(name)
         raise InputError(f"one of the taps {', '.join(names)}", hint, f"source {self.name!r}")
+
+    @property
+    def stages(self) -> tuple[TapInfo, ...]:
+        """The taps that a person would choose among: where stages end, "last" the last of them."""
+        return tuple(tap for tap in self.taps if tap.stage)
 
     def of_length(self, length: int) -> Source:
         """Give a source of text that reads ``length`` tokens, its weights shared with this one."""

@@ -96,7 +96,8 @@ def _same(module: nn.Module, ours: fx.Node, theirs: fx.Node, twins: dict[fx.Node
 
 def units(graph: fx.Graph) -> list[Unit] | None:
     """Split the graph at every point where one tensor alone is alive; None where it does not return one value."""
-    nodes = [node for node in graph.nodes if node.op in _CALLS]
+    depends = dependent(graph)
+    nodes = [node for node in graph.nodes if node.op in _CALLS and node in depends]
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     if not nodes or output.args[0] is not nodes[-1]:
         return None
@@ -116,13 +117,22 @@ def units(graph: fx.Graph) -> list[Unit] | None:
     return found[:-1]
 
 
+def dependent(graph: fx.Graph) -> set[fx.Node]:
+    """Find what depends on the tensor that comes in; the rest is computed anew wherever it is needed."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(argument in found for argument in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
 def matrices(parameters: Sequence[nn.Parameter]) -> int:
     """Count the weight matrices and kernels; biases, norms and scales are none."""
     return sum(parameter.dim() >= 2 for parameter in parameters)
 
 
 def weights(module: nn.Module, unit: Unit) -> int:
-    """Count the weight matrices that a unit uses; a bare (1, ...) parameter is an offset (positions, class token)."""
+    """Count the weight matrices that a unit uses; a bare (1, ...) or (n, 1, ...) one is an offset or a scale."""
     count = 0
     for node in unit:
         if node.op == "call_module":
@@ -130,7 +140,7 @@ def weights(module: nn.Module, unit: Unit) -> int:
         for attribute in node.all_input_nodes:
             if attribute.op == "get_attr":
                 value = operator.attrgetter(str(attribute.target))(module)
-                count += isinstance(value, nn.Parameter) and value.dim() >= 2 and value.shape[0] > 1
+                count += isinstance(value, nn.Parameter) and value.numel() > value.shape[0] > 1
     return count
 
 
@@ -183,17 +193,27 @@ def _graph_module(module: nn.Module, nodes: list[fx.Node]) -> fx.GraphModule:
     graph = fx.Graph()
     start = graph.placeholder("x")
     copies: dict[fx.Node, fx.Node] = {}
-    own = set(nodes)
+    own, depends = set(nodes), dependent(nodes[0].graph)
 
     def lookup(node: fx.Node) -> fx.Node:
         if node not in copies:
-            copies[node] = graph.get_attr(str(node.target)) if node.op == "get_attr" else start
+            if node in depends:
+                copies[node] = start
+            elif node.op == "get_attr":
+                copies[node] = graph.get_attr(str(node.target))
+            else:
+                bring(node)
+                copies[node] = graph.node_copy(node, lookup)
         return copies[node]
 
-    for node in nodes:
+    def bring(node: fx.Node) -> None:
+        """Put what a node needs before it."""
         for argument in node.all_input_nodes:
             if argument not in own:
                 lookup(argument)
+
+    for node in nodes:
+        bring(node)
         copies[node] = graph.node_copy(node, lookup)
     graph.output(copies[nodes[-1]])
     return fx.GraphModule(module, graph, "Segment")

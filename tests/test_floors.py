@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     "errors records metering matching mapped",
-    "tracing opening heads cutting preprocessing limits tokens activations layout layering lifting "  # plain torch: what a source is made of
+    "tracing opening heads conventions cutting preprocessing limits tokens activations layout layering lifting "  # plain torch: what a source is made of
     "streaming pictures gallery",
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets augmentation "
     "multilabel logistic stratifying",

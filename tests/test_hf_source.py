@@ -36,7 +36,7 @@ CONFIGS = {
     "mpnet": MPNetConfig(**TINY, pad_token_id=0),
     "gpt2": GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=24, vocab_size=20),
 }
-CUT = ("bert", "roberta", "distilbert")
+CUT = ("bert", "roberta", "distilbert", "gpt2")
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -88,7 +88,7 @@ def test_features_are_the_mean_over_a_texts_own_tokens(folders: dict[str, Path],
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_encoders_are_cut_at_every_layer_and_others_stay_whole(folders: dict[str, Path], name: str) -> None:
+def test_encoders_and_decoders_are_cut_at_every_layer_and_others_stay_whole(folders: dict[str, Path], name: str) -> None:
     taps = [tap.name for tap in load(folders[name]).taps]
     assert taps == (["input", "embeddings", "layer0", "last"] if name in CUT else ["input", "last"])
 

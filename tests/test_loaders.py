@@ -249,10 +249,10 @@ class TestTimm:
     @pytest.mark.parametrize(
         ("name", "segments", "features", "taps"),
         [
-            ("resnet18", 9, 512, "conv1 layer1.0 layer1.1"),
+            ("resnet18", 9, 512, "conv1 layer1.0 layer1"),
             ("vit_tiny_patch16_224", 13, 192, "patch_embed blocks.0 blocks.1"),
-            ("mobilenetv3_small_050", 16, 1024, "conv_stem blocks.0.0.conv_dw blocks.0.0.se"),
-            ("convnext_atto", 16, 320, "stem stages.0.blocks.0 stages.0.blocks.1"),
+            ("mobilenetv3_small_050", 14, 1024, "conv_stem blocks.0 blocks.1.0"),
+            ("convnext_atto", 16, 320, "stem stages.0.blocks.0 stages.0"),
         ],
     )
     def test_local_weights_are_loaded_and_the_chain_is_the_model(self, tmp_path, name, segments, features, taps):

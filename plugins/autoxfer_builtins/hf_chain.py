@@ -7,7 +7,6 @@ token is and 0 where the text has ended. So a segment needs nothing but what the
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -17,9 +16,9 @@ from torch.nn import functional
 from autoxfer.cutting import Chain, origins, tensors
 from autoxfer.heads import close
 from autoxfer.tokens import PADDING
+from autoxfer_builtins.hf_layers import Segments, seen, segments
 
 POOLINGS = ("mean", "cls", "max", "last")
-LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers")  # where networks keep their layers
 
 
 class Pooled(nn.Module):
@@ -109,39 +108,6 @@ Pooling = Pooled | Judged
 
 
 @final
-class Embeddings(nn.Module):
-    """Ids -> the tokens' vectors with their mask."""
-
-    def __init__(self, embeddings: nn.Module, pad: int) -> None:
-        super().__init__()
-        self.embeddings, self.pad = embeddings, pad
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(batch, tokens) -> (batch, tokens, width + 1)."""
-        there = ids != PADDING
-        hidden = self.embeddings(torch.where(there, ids, self.pad).long())
-        return torch.cat([hidden, there[:, :, None].to(hidden.dtype)], -1)
-
-
-@final
-class Layer(nn.Module):
-    """One layer, which attends only to the tokens that there are; the last one of a chain pools what it gives."""
-
-    def __init__(self, layer: nn.Module, pool: Pooling | None = None) -> None:
-        super().__init__()
-        self.layer, self.pool = layer, pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width + 1) -> the same, or (batch, width)."""
-        there = x[..., -1]
-        ignored = (1.0 - there)[:, None, None, :] * torch.finfo(x.dtype).min
-        # One mask for every token that looks: the fast kernels of attention want it in full.
-        out = self.layer(x[..., :-1], attention_mask=ignored.expand(-1, -1, x.shape[1], -1))
-        hidden: Tensor = out[0] if isinstance(out, tuple) else out
-        return torch.cat([hidden, x[..., -1:]], -1) if self.pool is None else self.pool(hidden, there)
-
-
-@final
 class Whole(nn.Module):
     """A network that cannot be cut: ids -> pooled features."""
 
@@ -153,56 +119,52 @@ class Whole(nn.Module):
         """(batch, tokens) -> (batch, width)."""
         there = ids != PADDING
         filled = torch.where(there, ids, self.pad).long()
-        hidden = self.network(input_ids=filled, attention_mask=there.long(), return_dict=True).last_hidden_state
+        hidden = self.network(input_ids=filled, attention_mask=seen(there), return_dict=True).last_hidden_state
         pooled: Tensor = self.pool(hidden, there.to(hidden.dtype))
         return pooled
 
 
 def cut(body: nn.ModuleList, pad: int, length: int, n_ids: int, head: nn.Linear | None = None) -> Chain:
     """Cut a copy of ``body``, a network that reads ids (batch, length) and what pools its tokens; compare the two."""
-    both = copy.deepcopy(body).eval()
-    work, pool = both
-    assert isinstance(pool, Pooled | Judged)
-    names = {id(tensor): name for name, tensor in tensors(both).items()}
     ids = _examples(min(length, 12), n_ids)
     with torch.no_grad():
-        expected = Whole(work, pad, pool)(ids)
-        segments = _segments(work, pad, pool)
-        if segments is None or not _agrees([module for _, module in segments], ids, expected):
-            segments = [("last", Whole(work, pad, pool))]
+        for apart in (True, False):
+            both = copy.deepcopy(body).eval()
+            names = {id(tensor): name for name, tensor in tensors(both).items()}
+            found = _segments(both, pad, ids, apart=apart)
+            if found is not None:
+                break
+        assert found is not None
         values = [ids]
-        for _, module in segments:
+        for _, module in found:
             values.append(module.eval()(values[-1]))
+    kind = getattr(body[1], "kind", "mean")
     return Chain(
-        names=tuple(name for name, _ in segments),
-        segments=tuple(module for _, module in segments),
+        names=tuple(name for name, _ in found),
+        segments=tuple(module for _, module in found),
         shapes=tuple((length, *value.shape[2:]) if value.dim() == 3 else (value.shape[1],) for value in values[1:]),
         head=None if head is None else copy.deepcopy(head).eval().requires_grad_(False),
         aliases={},
-        origins=tuple(origins(module, names) for _, module in segments),
+        origins=tuple(origins(module, names) for _, module in found),
+        pooling=("first" if kind == "cls" else kind, 0),
     )
 
 
-def _segments(network: nn.Module, pad: int, pool: Pooling) -> list[tuple[str, nn.Module]] | None:
-    """Find embeddings and layers where encoders keep them; None where this network does not."""
-    embeddings = getattr(network, "embeddings", None)
-    for path in LAYERS:
-        try:
-            layers: Any = network.get_submodule(path)
-        except AttributeError:
-            continue
-        if isinstance(embeddings, nn.Module) and isinstance(layers, nn.ModuleList) and len(layers):
-            found: list[tuple[str, nn.Module]] = [("embeddings", Embeddings(embeddings, pad))]
-            found += [(f"layer{k}", Layer(layer)) for k, layer in enumerate(layers[:-1])]
-            return [*found, ("last", Layer(layers[-1], pool))]
-    return None
-
-
-def _agrees(modules: Sequence[nn.Module], ids: Tensor, expected: Tensor) -> bool:
+def _segments(body: Any, pad: int, ids: Tensor, *, apart: bool) -> Segments | None:
+    """Take the network apart and compare, or leave it whole; None where it cannot be taken apart."""
+    network, pool = body
+    assert isinstance(pool, Pooled | Judged)
+    network.config.use_cache = False
+    whole = Whole(network, pad, pool)
+    if not apart:
+        return [("last", whole)]
+    expected = whole(ids)
     try:
-        return close(nn.Sequential(*modules)(ids), expected)
+        found = segments(network, pad, pool, ids)
+        agrees = found is not None and close(nn.Sequential(*(module for _, module in found))(ids), expected)
     except Exception:  # a network of another kind may want anything
-        return False
+        return None
+    return found if agrees else None
 
 
 def _examples(length: int, n_ids: int) -> Tensor:

@@ -24,7 +24,6 @@ from autoxfer import (
     Candidate,
     Fitted,
     Normalise,
-    Pool,
     Problem,
     Recipe,
     Strategy,
@@ -40,9 +39,9 @@ from autoxfer import (
 class Probe(nn.Module):
     """Activations, each pooled and made comparable by itself, joined under one linear head."""
 
-    def __init__(self, taps: Sequence[TapInfo], normalisation: str, n_outputs: int) -> None:
+    def __init__(self, taps: Sequence[TapInfo], normalisation: str, pooling: str, n_outputs: int) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(_part(tap, normalisation) for tap in taps)
+        self.parts = nn.ModuleList(_part(tap, normalisation, pooling) for tap in taps)
         with torch.no_grad():
             n_features = self.joined(*(torch.zeros(1, *tap.shape) for tap in taps)).shape[1]
         self.head = nn.Linear(n_features, n_outputs)
@@ -57,8 +56,8 @@ class Probe(nn.Module):
         return outputs
 
 
-def _part(tap: TapInfo, normalisation: str) -> nn.Sequential:
-    pool = Pool(masked=tap.masked)
+def _part(tap: TapInfo, normalisation: str, pooling: str) -> nn.Sequential:
+    pool = tap.pool(own=pooling == "own")
     n_features = pool(torch.zeros(1, *tap.shape)).shape[1]
     return nn.Sequential(OrderedDict(pool=pool, normalise=Normalise(n_features, normalisation)))
 
@@ -68,7 +67,8 @@ def _part(tap: TapInfo, normalisation: str) -> nn.Sequential:
 class LinearProbe(Strategy):
     """Fit a linear model on the activation at ``tap``, averaged over space, after ``normalisation``.
 
-    ``n_strengths`` are tried in each trial; the run file can ask for more. Several sources together are read at "last".
+    Tokens are pooled as the source's own head pools them, or averaged. ``n_strengths`` are tried in each trial; the run
+    file can ask for more. Several sources together are read at "last".
     """
 
     name: ClassVar[str] = "linear_probe"
@@ -76,22 +76,25 @@ class LinearProbe(Strategy):
     recipe: ClassVar[Recipe | None] = None
     tap: str = "last"
     normalisation: str = "standardise"
+    pooling: str = "own"  # own, mean: of tokens
     n_strengths: int = 25
 
     @classmethod
     def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
-        """Choose among the last three taps."""
-        taps = [tap.name for tap in reversed(problem.source.taps[1:])]
+        """Choose among the ends of the last three stages; the pooling too, where the source does not average tokens."""
+        taps = list(reversed(problem.source.stages))[: 3 if len(problem.sources) == 1 else 1]
+        pools = any(len(tap.shape) == 2 and tap.pooling != ("mean", 0) for tap in taps)
         return {
-            "tap": CategoricalDistribution(taps[:3] if len(problem.sources) == 1 else taps[:1]),
+            "tap": CategoricalDistribution([tap.name for tap in taps]),
             "normalisation": CategoricalDistribution(["none", "standardise", "l2"]),
+            **({"pooling": CategoricalDistribution(["own", "mean"])} if pools else {}),
         }
 
     def build(self, problem: Problem) -> Candidate:
         """Make the linear model."""
         taps = [source.tap(self.tap) for source in problem.sources]
         inputs = tuple(Tap(self.tap, index) for index in range(len(taps)))
-        return Candidate(Probe(taps, self.normalisation, problem.n_outputs), inputs)
+        return Candidate(Probe(taps, self.normalisation, self.pooling, problem.n_outputs), inputs)
 
     def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Solve for the whole path and let the tune split choose; the chosen strength is in units of the features."""

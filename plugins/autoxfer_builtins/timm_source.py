@@ -44,7 +44,7 @@ class TimmLoader(SourceLoader):
             options.setdefault("num_classes", _count_classes(name, options, state, where))
             network = _make(name, options, where)
             fit_weights(network, state, f"{where}.weights")
-        card = read_card(spec, path, _data_config(network))
+        card = read_card(spec, path, _data_config(network, options))
         weights = "timm's own" if path is None else path.name
 
         def source() -> Source:
@@ -57,6 +57,7 @@ class TimmLoader(SourceLoader):
                 std=card.std,
                 reverse=card.reverse,
                 classes=card.classes,
+                stages=_stages(network),
                 card={**card.record, "model": spec.model, "weights": weights, "options": options},
             )
 
@@ -98,12 +99,22 @@ def _has_classes(network: nn.Module) -> bool:
     return bool(n_classes)
 
 
-def _data_config(network: nn.Module) -> dict[str, Any]:
-    """Look up what timm recorded of the weights' input."""
+def _stages(network: nn.Module) -> list[str]:
+    """Read which modules timm calls the network's stages."""
+    known: Any = getattr(network, "feature_info", None)
+    entries = known if isinstance(known, list) else getattr(known, "info", [])
+    return [str(entry["module"]) for entry in entries if "module" in entry]
+
+
+def _data_config(network: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Look up what timm recorded of the weights' input; the size is the one that the network was asked for."""
     from timm.data.config import resolve_data_config  # noqa: PLC0415 - heavy
 
     config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
-    return {"shape": list(config["input_size"]), "mean": list(config["mean"]), "std": list(config["std"])}
+    shape = list(config["input_size"])
+    if (size := options.get("img_size")) is not None:
+        shape[1:] = size if isinstance(size, list | tuple) else (size, size)
+    return {"shape": shape, "mean": list(config["mean"]), "std": list(config["std"])}
 
 
 def _count_classes(name: str, options: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> int:
