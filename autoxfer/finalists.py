@@ -190,4 +190,5 @@ def entry(result: StudyResult, finalist: Finalist | None, verdict: Verdict | Non
         test.get(result.id),
         verdict,
         result.given_up,
+        result.warm_start,
     )

@@ -112,6 +112,7 @@ class StudyResult:
     trials: tuple[Trial, ...]
     seconds: float
     given_up: str = ""  # why it was given no further trials, where it could not win any more
+    warm_start: Mapping[str, int] | None = None  # an earlier run's trials: offered, used, dropped; None = a cold start
 
     def count(self, state: TrialState) -> int:
         """How many trials ended in ``state``."""
@@ -183,6 +184,7 @@ class Entry:
     test: float | None
     verdict: Verdict | None  # None for scratch
     given_up: str = ""  # why it was given no further trials, where it could not win any more
+    warm_start: Mapping[str, int] | None = None  # an earlier run's trials: offered, used, dropped; None = a cold start
 
     @property
     def study(self) -> str:

@@ -116,6 +116,11 @@ class RunFolder:
         return self.path / "winner_refit"
 
     @property
+    def earlier(self) -> Path:
+        """What the run took over of an earlier one, where it began warm."""
+        return self.path / "warm_start.json"
+
+    @property
     def looks(self) -> Path:
         """The ledger of looks at the guard; it lies beside the run folders, for all of them."""
         return self.path.parent / "looks.jsonl"

@@ -85,6 +85,7 @@ class _Search:
             baseline=self.baseline,
             behind=lambda closed: self.rivals.behind(so_far(closed, 0.0)),
             confined=self.rivals.confined(plan.source),
+            earlier=setting.earlier.trials(plan.strategy.name, plan.source),
         )
         earlier = so_far(study.trials(), 0.0)
         self.tell(StudyStarted(name, len(earlier.trials), earlier.best.outcome.score if earlier.best else None))
@@ -101,7 +102,7 @@ class _Search:
             on_trial=lambda trial, best: self.tell(TrialFinished(name, trial, best)),
             warn=lambda text: self.tell(Warned(text)),
         )
-        result = so_far(trials, seconds(trials), study.given_up())
+        result = so_far(trials, seconds(trials), study.given_up(), study.warm_start())
         self.rivals.note(result)
         if is_baseline:
             self.baseline = _baseline(setting, self.bench, result)

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from autoxfer import closing, explaining, folding, forecasting, looks, refitting, runfolder, tracking
+from autoxfer import closing, earlier, explaining, folding, forecasting, looks, refitting, runfolder, tracking
 from autoxfer.assessment import assess
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
@@ -68,9 +68,11 @@ def run(
     runfolder.check(runs)
     settings = tracking.read_settings(None if mlflow is None else Path(mlflow), runs)
     config = pinned(config, settings)
+    began = earlier.read(config.warm_start, runs, config.directory)
     setting = prepare(config, settings)  # what is wrong with the data shows soon, a fresh database takes longer
     tracking.check(settings)
     folder = runfolder.create(runs, f"{datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}")
+    setting = replace(setting, earlier=began)
     setting.describe(folder)
     return _Run(setting, folder, settings, observers, meter).finish()
 
@@ -93,7 +95,7 @@ def resume(
         return Result(closing.finish_again(record, folder, settings, observers), folder.path)
     tracking.check(settings)
     restore_threads(folder)
-    setting = prepare(load_config(folder.config), settings)
+    setting = replace(prepare(load_config(folder.config), settings), earlier=earlier.kept(folder.earlier))
     setting.compare(folder)
     return _Run(setting, folder, settings, observers).finish()
 

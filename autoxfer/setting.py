@@ -7,7 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -21,6 +21,7 @@ from torch import Tensor
 from autoxfer import datacheck, tokens, tuning
 from autoxfer.activations import open_store
 from autoxfer.architectures import RESERVED, architectures
+from autoxfer.earlier import EarlierRun
 from autoxfer.encoding import beside, encode
 from autoxfer.errors import InputError
 from autoxfer.features import Features
@@ -35,8 +36,8 @@ from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.scoring import Scale, Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
-from autoxfer.studies import StudyPlan, chosen_strategies, crowded, plan_studies
 from autoxfer.streaming import plain, take
+from autoxfer.studies import StudyPlan, chosen_strategies, crowded, plan_studies
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Setting:
     targets: Mapping[str, Target]  # tune, guard and test, as far as there are such splits
     warnings: tuple[str, ...]
     material: Material
+    earlier: EarlierRun = field(default_factory=EarlierRun)  # whose best trials are tried among others
     folds: tuple[Splits, ...] = ()  # where these are the guard, one by one, the splits above have none
 
     @property
@@ -131,7 +133,8 @@ class Setting:
     def fold(self, number: int) -> Setting:
         """Set up the search of a fold, counted from 1, which is the guard; seeds of its own, nothing read again."""
         config = self.config.model_copy(update={"seed": derive_seed(self.config.seed, "fold", number)})
-        return assemble(config, self.material, self.folds[number - 1], rehearsed=self.studies)
+        fold = assemble(config, self.material, self.folds[number - 1], rehearsed=self.studies)
+        return dataclasses.replace(fold, earlier=self.earlier)
 
     def bench(self, folder: RunFolder) -> Bench:
         """Set up what runs trials and keeps their weights in ``folder``."""
@@ -150,6 +153,8 @@ class Setting:
         """Write down what this run is, so that it can be resumed and understood."""
         text = yaml.safe_dump(self.config.resolved(), sort_keys=False, allow_unicode=True)
         write_json(folder.environment, self._environment())
+        if self.earlier.studies:
+            self.earlier.write(folder.earlier)
         write_whole(folder.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def compare(self, folder: RunFolder) -> None:

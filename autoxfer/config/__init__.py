@@ -197,6 +197,11 @@ class RunConfig(Section):
         description="tested or refit: whether the winner's recipe is trained again on all but test, not certified",
     )
     seed: StrictInt = Field(default=0, ge=0, description="a whole number of at least 0")
+    warm_start: StrictStr | None = Field(
+        default=None,
+        min_length=1,
+        description="a run's ID or its folder, as text: an earlier run whose best parameters are tried among others",
+    )
     plugins: PluginsConfig = Field(default=PluginsConfig(), description="a mapping with the key disable")
     directory: Path = Field(default_factory=Path.cwd, description="a folder, where relative paths start")
 

@@ -137,6 +137,7 @@ def study_words(explanation: Explanation, entry: Entry) -> str:
     parts += [
         _trials(entry, explanation.studies.get(entry.study)),
         f"It had no further trials: {entry.given_up}." if entry.given_up else "",
+        _warm_start(entry),
         _params(entry, explanation.studies.get(entry.study)),
     ]
     if found := explanation.diagnoses.get(entry.study):
@@ -250,6 +251,14 @@ def _trials(entry: Entry, study: StudyResult | None) -> str:
         return f"All {entry.n_trials} trials were completed." if entry.n_trials > 1 else ""
     reason = main_failure(study)
     return f"Of {entry.n_trials} trials {told}{f' (mostly: {reason})' if entry.n_failed and reason else ''}."
+
+
+def _warm_start(entry: Entry) -> str:
+    warm = entry.warm_start
+    if not warm:
+        return ""
+    dropped = f", and {warm['dropped']} were left out: what did well there does not do so here" * bool(warm["dropped"])
+    return f"It tried {warm['used']} trials of an earlier run{dropped}."
 
 
 def _params(entry: Entry, study: StudyResult | None) -> str:

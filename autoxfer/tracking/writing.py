@@ -135,6 +135,8 @@ class Writer:
         }
         if entry.given_up:
             tags["autoxfer.given_up"] = entry.given_up
+        for what, count in (entry.warm_start or {}).items():
+            tags[f"autoxfer.warm_start_{what}"] = str(count)
         child = self._run(experiment, study.id, tags)
         params = {"strategy": entry.strategy, "source": entry.source or "", **evidence.flatten(entry.params)}
         scored = [(t.number, t.outcome.score.value) for t in study.trials if t.outcome.score is not None]
