@@ -23,8 +23,8 @@ FLOORS = (
     "guard prospects diagnostics grouping splitting partitioning cells encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
-    "datacheck rehearsal registered studies assessment looks rivals searching setting finalists folding refitting result closing "
-    "explaining forecasting selection planning testing",
+    "datacheck earlier rehearsal registered studies assessment looks rivals searching setting finalists folding refitting result closing "
+    "explaining forecasting selection planning pretraining testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
