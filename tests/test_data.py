@@ -484,6 +484,16 @@ def test_short_texts_are_known_by_their_columns_name(tmp_path):
         read(table(tmp_path, "name,label\n" + rows))
 
 
+@pytest.mark.parametrize(
+    ("name", "n", "modality"), [("text", 60, "text"), ("text", 40, "table"), ("told", 60, "table")]
+)
+def test_texts_that_repeat_are_known_by_their_columns_name_if_they_are_too_many_for_categories(
+    tmp_path, name, n, modality
+):
+    rows = "\n".join(f"there are sentences like number {k % n} of these,{'xy'[k % 2]}" for k in range(200))
+    assert read(table(tmp_path, f"{name},label\n{rows}")).schema.modality == modality
+
+
 def test_what_is_of_no_use_beside_a_text_is_left_out_with_a_warning(tmp_path):
     data = read(table(tmp_path, "words,kind,label\n" + sentences("z")))
     assert (data.schema.modality, data.schema.columns) == ("text", (Column("words", "text"),))

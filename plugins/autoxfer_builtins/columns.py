@@ -47,12 +47,18 @@ def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str]) -
 
 
 def text_columns(features: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Name the columns of sentences: several words a row, and most of them in one row alone."""
+    """Name the columns of sentences: several words a row, most of them in one row alone, or a name that says so.
+
+    By its name a column may hold shorter texts, or long ones that repeat, if they are too many for categories.
+    """
     found = []
     for name, values in features.items():
         counts = Counter(text for text in as_text(values) if text is not None)
-        least = FEW_WORDS if name.lower() in TEXT_NAMES else MANY_WORDS
-        if counts and 2 * len(counts) > counts.total() and _words(counts) >= least and not _numeric(counts):
+        if not counts or _numeric(counts):
+            continue
+        called, rare = name.lower() in TEXT_NAMES, 2 * len(counts) > counts.total()
+        many = called and len(counts) > MOST_CATEGORIES and _words(counts) >= MANY_WORDS
+        if many or (rare and _words(counts) >= (FEW_WORDS if called else MANY_WORDS)):
             found.append(name)
     return found
 
