@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -118,6 +119,40 @@ def plan(
     if json:
         return Answer(planned.as_dict())
     print("\n".join(planned.lines()))
+    return None
+
+
+@app.command()
+def pretrain(  # noqa: PLR0917 - typer makes options of arguments
+    model: Annotated[
+        str, typer.Option("--model", metavar="SPEC", help="What to train: compact, file.py:Factory or timm:NAME.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where weights and card go.")],
+    config: RunFileArgument = None,
+    override: Override = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="Without a run file: the data.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="Without a run file: the label's column or key.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to call the source; by default as the data.")] = None,
+    trials: Annotated[int | None, typer.Option("--trials", help="Recipes to try; 5 without a run file.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="As in the run file.")] = None,
+    no_plugin: NoPlugin = None,
+    json: Json = False,
+) -> Answer | None:
+    """Train a source from a data set."""
+    from autoxfer.terminal import pretrained  # noqa: PLC0415
+
+    checked = pretrained.read(
+        config, override or (), model, data=data, target=target, disable=no_plugin or (), trials=trials, seed=seed
+    )
+    from autoxfer import pretraining  # noqa: PLC0415
+
+    command = shlex.join(["autoxfer", *sys.argv[1:]])
+    made = pretraining.pretrain(checked, out, name or checked.task.name, command=command, tell=pretrained.tell)
+    if json:
+        return Answer(pretrained.as_object(made))
+    print("\n".join(pretrained.lines(made)))
     return None
 
 

@@ -299,6 +299,14 @@ class SourceLoader(ABC):
     def load(self, spec: SourceSpec) -> Source:
         """Load it, safely. Raises InputError: no such factory, weights that do not fit, a file that would run code."""
 
+    def factory(self, spec: SourceSpec, shape: Sequence[int], n_outputs: int) -> Callable[[], nn.Module]:
+        """Give what makes the network newly initialised, for ``autoxfer pretrain``: it reads (batch, *shape).
+
+        A network of the user's own has as many outputs as it has. Raises InputError where this loader makes none.
+        """
+        expected = "a network to train: compact, file.py:Factory or timm:NAME"
+        raise InputError(expected, repr(spec.model), f"sources.{spec.name}.model")
+
 
 def fingerprint(network: nn.Module, preprocessing: Mapping[str, Any]) -> str:
     """Hash the names and bytes of the weights, the architecture's description and the preprocessing."""

@@ -64,7 +64,8 @@ def source(value: Any) -> Any:
     if value.get("name") is not None or not isinstance(value.get("model"), str):
         return value
     model, weights = value["model"], value.get("weights")
-    factory = re.search(r"[./\\].*:|:[A-Z]", model)  # package.module:callable, file.py:callable, module:Class
+    # package.module:callable, file.py:callable, module:Class; compact, which is a factory too
+    factory = re.search(r"[./\\].*:|:[A-Z]", model) or ":" not in model
     return {**value, "name": stem(weights if factory and isinstance(weights, str) else model)}
 
 

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +60,11 @@ class PythonLoader(SourceLoader):
             columns=card.columns,
             card={**card.record, "model": spec.model, "weights": path.name, "options": dict(spec.options)},
         )
+
+
+    def factory(self, spec: SourceSpec, shape: Sequence[int], n_outputs: int) -> Callable[[], nn.Module]:
+        """Import the factory, and call it with the options. Raises InputError."""
+        return _Factory(_find(spec), dict(spec.options), f"sources.{spec.name}.model")
 
 
 class _Factory:

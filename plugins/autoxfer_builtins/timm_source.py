@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, ClassVar, final
@@ -69,6 +69,14 @@ class TimmLoader(SourceLoader):
             network.load_state_dict({key: tensor for key, tensor in state.items() if key in own})
             found = source()
         return found
+
+
+    def factory(self, spec: SourceSpec, shape: Sequence[int], n_outputs: int) -> Callable[[], nn.Module]:
+        """Let timm make the model, with as many channels and classes as there are. Raises InputError."""
+        where, name = f"sources.{spec.name}", spec.model.removeprefix(PREFIX)
+        _check_name(name, f"{where}.model")
+        channels = {"in_chans": shape[0]} if shape[0] != 3 else {}
+        return partial(_make, name, {"num_classes": n_outputs, **channels, **spec.options}, where)
 
 
 def _check_name(name: str, where: str) -> None:
