@@ -322,9 +322,11 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _distance(label: Any, wanted: Any) -> float:
-    """How far two labels are apart: numbers by their ratio, anything else not at all or infinitely."""
+    """How far two labels are apart: numbers by their ratio, all else not at all or infinitely; mappings key by key."""
     if label == wanted:
         return 0.0
+    if isinstance(label, Mapping) and isinstance(wanted, Mapping) and label.keys() == wanted.keys():
+        return sum(_distance(label[key], wanted[key]) for key in label)
     numbers = all(isinstance(value, int | float) and value > 0 for value in (label, wanted))
     return abs(math.log(label / wanted)) if numbers else math.inf
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ from autoxfer.features import resolve
 from autoxfer.mixednets import BoostingMixed, TfIdfMixed
 from autoxfer.planning import check_data, plan
 from autoxfer.prediction import predict_file
+from autoxfer.records import Recipe
+from autoxfer.scoring import Choice
 from autoxfer.setting import Setting, prepare as set_up
 from autoxfer.strategy import Candidate, Fitted, Raw
 from autoxfer.testing.scenes import scene
 from autoxfer.testing.texts import sentences
 from autoxfer.textnets import TfIdf
 from autoxfer.tokens import Tokenizer, Vocabulary, fit
+from autoxfer.training import GradientTrainer
 from autoxfer.trials import seeded
 
 N = 300
@@ -273,6 +277,19 @@ def test_the_linear_model_spans_texts_alone_and_columns_alone() -> None:
         for found, (_, expected) in zip(mine, other.seen, strict=True):
             torch.testing.assert_close(found, expected)
     assert {described["weight"] for described, _ in trainer.seen} == {0.0, 0.1, 1.0, None}
+
+
+def test_a_strength_for_columns_alone_is_found_again_by_the_nearest_as_it_depends_on_the_examples() -> None:
+    tiny = scene("mixed", "classification")
+    _, trainer, _ = solved("tfidf", tiny.labels)
+    label = trainer.seen[-5][0]
+    choice = Choice(chosen={**label, "strength": label["strength"] * 1.01})
+    problem = replace(tiny.problem, sources=())
+    with seeded(0, torch.device("cpu")):
+        module: Any = problem.architectures["tfidf"](3)
+        again = GradientTrainer(tiny.features, problem, tiny.labels, choice, Recipe(steps=1), seed=1)
+        fitted = module.solve(Candidate(module, (Raw(),)), Data(trainer.raw, tiny.labels), again)
+    assert fitted.notes["chosen"] == label
 
 
 def test_the_trees_are_tried_with_the_texts_score_and_without() -> None:
