@@ -101,6 +101,7 @@ class Composed(nn.Module):
         self.unpack = unpack
         self.reader = reader
         self.module = module
+        self.temperature = 1.0  # what the logits are divided by
         for name, value in (("center", center), ("spread", spread)):
             if isinstance(value, np.ndarray):
                 self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
@@ -110,6 +111,8 @@ class Composed(nn.Module):
     def forward(self, stored: Tensor) -> Tensor:
         """(batch, *stored shape) of the stored dtype -> (batch, n_outputs)."""
         answer: Tensor = self.module(*self.reader(self.unpack(stored)))
+        if self.temperature != 1.0:
+            answer = answer / self.temperature
         if not isinstance(self.center, Tensor) and (self.center, self.spread) == (0.0, 1.0):
             return answer
         return answer * self.spread + self.center

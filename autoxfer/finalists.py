@@ -35,6 +35,7 @@ class Finalist:
     loss: NDArray[np.float64]  # (n_guard,)
     tune_loss: NDArray[np.float64]  # (n_tune,)
     predictions: NDArray[np.float64] | None = None  # (n_guard, classes) or (n_guard,), for metrics without losses
+    calibration: Mapping[str, float] | None = None  # temperature, error and error_before; None where it has no meaning
 
     def beats(self, other: Finalist) -> bool:
         """Whether this tuned better."""
@@ -191,4 +192,5 @@ def entry(result: StudyResult, finalist: Finalist | None, verdict: Verdict | Non
         verdict,
         result.given_up,
         result.warm_start,
+        finalist.calibration if finalist else None,
     )

@@ -127,7 +127,7 @@ def _searched(setting: Setting, number: int, folder: RunFolder, tell: Callable[[
     for result in searched:
         if result.best is not None:
             job = job_maker(fold, result.id)(result.best.number, result.best.params, ())
-            predictions[result.id] = bench.predict(bench.compose(result.id, bench.rebuild(job)), "guard")
+            predictions[result.id] = bench.predict(bench.calibrated(result.id, bench.rebuild(job))[0], "guard")
     _write(folder, rows, predictions)
     shutil.rmtree(folder.path / "studies", ignore_errors=True)  # weights that nobody ships, as large as the sources
     return Fold(rows, predictions, tuple(searched))

@@ -185,6 +185,8 @@ class Entry:
     verdict: Verdict | None  # None for scratch
     given_up: str = ""  # why it was given no further trials, where it could not win any more
     warm_start: Mapping[str, int] | None = None  # an earlier run's trials: offered, used, dropped; None = a cold start
+    # Of the probabilities: temperature, and expected calibration error on guard with it ("error") and without.
+    calibration: Mapping[str, float] | None = None
 
     @property
     def study(self) -> str:

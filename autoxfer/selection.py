@@ -17,6 +17,7 @@ import numpy as np
 
 from autoxfer import closing, earlier, explaining, folding, forecasting, looks, refitting, runfolder, tracking
 from autoxfer.assessment import assess
+from autoxfer.calibration import honest
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
 from autoxfer.export import save_winner
@@ -184,8 +185,8 @@ class _Run:
         assert study.best is not None
         bench, metric = self._bench, self.setting.metric
         job = job_maker(self.setting, study.id)(study.best.number, study.best.params, ())
-        composed = bench.compose(study.id, bench.rebuild(job))
-        tune_loss = metric.losses(bench.predict(composed, "tune"), self.setting.targets["tune"].labels)
+        composed, tuned = bench.calibrated(study.id, bench.rebuild(job))
+        tune_loss = metric.losses(tuned, self.setting.targets["tune"].labels)
         if self.pooled is None:
             predictions = bench.predict(composed, "guard")
         elif study.id in self.pooled.predictions:
@@ -194,7 +195,10 @@ class _Run:
             return Finalist(study, study.best, composed, math.nan, np.array([]), tune_loss)
         labels = self.setting.dataset.labels[self.setting.judged]
         value, losses = metric.value(predictions, labels), metric.losses(predictions, labels)
-        return Finalist(study, study.best, composed, float(value), losses, tune_loss, predictions)
+        honesty = (
+            None if self.pooled or metric.task == "regression" else honest(predictions, labels, composed.temperature)
+        )
+        return Finalist(study, study.best, composed, float(value), losses, tune_loss, predictions, honesty)
 
     def _judge(
         self, results: Sequence[StudyResult], finalists: Mapping[str, Finalist], *, exploratory: bool
@@ -241,6 +245,7 @@ class _Run:
         except AutoxferError as error:
             self._warn(f"no refit: {error}")
             return record
+        composed.temperature = finalist.composed.temperature  # nothing is left to fit another on
         scores = self._test({job.study: replace(finalist, composed=composed)})
         refit = refitting.uncertified(record.winner, scores.get(job.study))
         self._export(self.folder.refit, composed, refit, record)
@@ -255,6 +260,7 @@ class _Run:
             "params": dict(winner.params),
             "certified": winner.certified,
             "metric": self.setting.metric.name,
+            "temperature": composed.temperature,
             "scores": {"tune": winner.tune, "guard": winner.guard, "test": winner.test},
             "sources": {name: source.fingerprint for name, source in self.setting.sources.items()},
             "data_fingerprint": record.task["data_fingerprint"],

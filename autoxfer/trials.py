@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoxfer.calibration import at_temperature, fit_temperature
 from autoxfer.features import Composed, Features, TrainTensors, at_once, resolve
 from autoxfer.limits import Portion, limited
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
@@ -85,6 +86,7 @@ class Bench:
         default_steps: Callable[[int], int],  # batch -> steps
         choice: Choice | None = None,  # what to repeat where there is no tune split
         scale: tuple[Any, Any] | None = None,  # mean and deviation of the labels; None = as of the tune split
+        calibrates: bool = True,  # whether finalists' probabilities are
     ) -> None:
         self._folder = folder
         self._strategies = strategies
@@ -94,6 +96,7 @@ class Bench:
         self._targets = targets
         self._default_steps = default_steps
         self._choice = choice
+        self._calibrates = calibrates
         self._scale = (targets["tune"].center, targets["tune"].spread) if scale is None else scale
 
     def execute(self, job: Job) -> Outcome:
@@ -215,6 +218,16 @@ class Bench:
 
         with torch.no_grad():
             return probabilities(Portion(at_once(device)).attempt(compute), target)
+
+    def calibrated(self, study: str, candidate: Candidate) -> tuple[Composed, NDArray[np.float64]]:
+        """Compose a finalist, its probabilities calibrated on the tune split; with its predictions there."""
+        composed, target = self.compose(study, candidate), self._targets["tune"]
+        predictions = self.predict(composed, "tune")
+        if not self._calibrates or target.metric.task == "regression":
+            return composed, predictions
+        composed.temperature = fit_temperature(predictions, target.labels)
+        several = target.metric.task == "multilabel"
+        return composed, at_temperature(predictions, composed.temperature, multilabel=several)
 
     def predict(self, composed: Composed, split: str) -> NDArray[np.float64]:
         """Predict a split with the composed float32 model: what ``scoring.probabilities`` gives."""

@@ -20,7 +20,7 @@ FLOORS = (
     "streaming pictures gallery",
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets augmentation "
     "multilabel logistic stratifying",
-    "guard prospects diagnostics grouping splitting partitioning cells encoding preparation building inputfile winnerfiles",
+    "guard calibration prospects diagnostics grouping chronology splitting partitioning cells encoding preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring optimising training prediction",
     "tuning tracking export engines trials",
     "datacheck earlier rehearsal registered studies assessment looks rivals searching setting finalists folding refitting result closing "

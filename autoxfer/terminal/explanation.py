@@ -138,6 +138,7 @@ def study_words(explanation: Explanation, entry: Entry) -> str:
         _trials(entry, explanation.studies.get(entry.study)),
         f"It had no further trials: {entry.given_up}." if entry.given_up else "",
         _warm_start(entry),
+        _honesty(entry),
         _params(entry, explanation.studies.get(entry.study)),
     ]
     if found := explanation.diagnoses.get(entry.study):
@@ -251,6 +252,23 @@ def _trials(entry: Entry, study: StudyResult | None) -> str:
         return f"All {entry.n_trials} trials were completed." if entry.n_trials > 1 else ""
     reason = main_failure(study)
     return f"Of {entry.n_trials} trials {told}{f' (mostly: {reason})' if entry.n_failed and reason else ''}."
+
+
+def _honesty(entry: Entry) -> str:
+    told = entry.calibration
+    if not told:
+        return ""
+    sure, right = "the probability of its answers", "the share of them that is right"
+    change = (
+        ""
+        if told["temperature"] == 1.0
+        else (f", {_points(told['error_before'])} before its logits were divided by {told['temperature']:.2g}")
+    )
+    return f"On guard {sure} and {right} lie {_points(told['error'])} apart on average{change}."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
 
 
 def _warm_start(entry: Entry) -> str:

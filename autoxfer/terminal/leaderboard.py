@@ -121,6 +121,13 @@ def text(record: RunRecord) -> str:
     return aligned([headings, *(row.cells for row in rows)])
 
 
+def calibrated(entry: Entry) -> str:
+    """Say how far a study's probabilities can be believed."""
+    told = entry.calibration or {}
+    before = "as trained" if told["temperature"] == 1.0 else f"{told['error_before']:.3f} before calibration"
+    return f"its probabilities: expected calibration error {told['error']:.3f} on guard ({before})"
+
+
 def sentences(record: RunRecord) -> list[str]:
     """Say in words what the guard says of each study, and what won."""
     lines = [f"{entry.study}: {entry.verdict.reason}" for entry in ranked(record) if entry.verdict]
@@ -138,6 +145,7 @@ def sentences(record: RunRecord) -> list[str]:
     if record.looks is not None and record.looks.note:
         certified += f", look {record.looks.number} at these data"
     lines.append(f"winner: {study}{certified}, {metric} {', '.join(scores) or 'unknown'}")
+    lines += [calibrated(entry) for entry in record.entries if _is_winner(record, entry) and entry.calibration]
     if record.refit is not None:
         measured = "" if record.refit.test is None else f", {metric} {number(record.refit.test)} on test"
         lines.insert(

@@ -59,7 +59,8 @@ def entry_metrics(entry: Entry) -> dict[str, float]:
     """Name a study's numbers; scores carry the split's name, so that parent and children stand in one column."""
     counts = {name: getattr(entry, name) for name in ("n_trials", "n_complete", "n_pruned", "n_failed", "seconds")}
     scores = {split: getattr(entry, split) for split in SPLITS[1:]}
-    return finite({**scores, **verdict_metrics(entry.verdict), **counts})
+    honesty = {f"calibration/{name}": value for name, value in (entry.calibration or {}).items()}
+    return finite({**scores, **verdict_metrics(entry.verdict), **counts, **honesty})
 
 
 def run_metrics(record: RunRecord) -> dict[str, float]:
