@@ -1,8 +1,8 @@
 """How well each source fits the target, from the train split alone; and the order in which studies are searched.
 
-Nothing is accepted or rejected here, and no study gets more or less to spend. The order decides what is seen first, and
-what is there when a run is stopped half-way. Results are reported in the order of the run file, whatever was searched
-first.
+Nothing is accepted or rejected here. The order decides what is seen first, what is there when a run is stopped
+half-way, and which sources are finished when another is held against them (``rivals``). Results are reported in the
+order of the run file, whatever was searched first.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from autoxfer.records import StudyResult, Trial
 
 ALLOWANCE = 3.0  # standard errors of the paired difference that a source may lie behind
-LEAST = 5  # completed trials before a source is judged
+LEAST = 5  # trials, completed or stopped, before a source is judged
 WITNESSES = 2  # strategies in which it has to be plainly worse before others are cut short
 
 Floats = NDArray[np.float64]
@@ -65,14 +65,14 @@ class Rivals:
     def behind(self, study: StudyResult) -> str:
         """Say of a study, as far as it has come, why its source is plainly worse than another; empty = it is not."""
         leader, best = self._leaders.get(study.strategy), study.best
-        n = study.count("complete")
+        n = study.count("complete") + study.count("pruned")  # stopped: behind the best of its own study too
         if leader is None or best is None or n < LEAST or _rank(best) >= _rank(leader[1]):
             return ""
         distance = errors_behind(self._of(study.id, best), self._of(leader[0].id, leader[1]), self._groups)
         if distance <= ALLOWANCE:
             return ""
         return (
-            f"{study.source} is plainly worse than {leader[0].source}: after {n} completed trials its best is "
+            f"{study.source} is plainly worse than {leader[0].source}: after {n} trials its best is "
             f"{_value(best):.3g} on tune, {leader[0].id}'s {_value(leader[1]):.3g}: {distance:.1f} standard errors of "
             f"the difference behind"
         )

@@ -60,7 +60,7 @@ def stored(folder: RunFolder) -> dict[str, Any]:
 
 EXPECTED = (
     *("scratch", "linear_probe@digits", "fine_tune@digits"),
-    *("linear_probe@shuffled", "fine_tune@shuffled"),
+    *("linear_probe@shuffled", "fine_tune@shuffled", "linear_probe@shuffled+digits"),
 )
 
 

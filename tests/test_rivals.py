@@ -72,17 +72,18 @@ def test_a_source_that_is_plainly_worse_gets_no_further_trials_and_the_reason_na
     known = rivals(good=GOOD, bad=BAD)
     known.note(study("probe", "good", 0.8))
     reason = known.behind(study("probe", "bad", 0.3))
-    assert reason.startswith("bad is plainly worse than good: after 5 completed trials its best is 0.3 on tune")
+    assert reason.startswith("bad is plainly worse than good: after 5 trials its best is 0.3 on tune")
     assert "probe@good's 0.8" in reason
 
 
-def test_it_has_its_chance_first_and_what_was_cut_short_is_none() -> None:
+def test_it_has_its_chance_first_and_a_trial_that_failed_is_none() -> None:
     known = rivals(good=GOOD, bad=BAD)
     known.note(study("probe", "good", 0.8))
     assert known.behind(study("probe", "bad", 0.3, "c" * (LEAST - 1))) == ""
-    assert known.behind(study("probe", "bad", 0.3, "ccccpppfff")) == ""
+    assert known.behind(study("probe", "bad", 0.3, "ccpcffff")) == ""
     assert known.behind(study("probe", "bad", 0.3, "ffffff")) == ""
-    assert known.behind(study("probe", "bad", 0.3, "ccccpc")) != ""
+    assert known.behind(study("probe", "bad", 0.3, "pppppp")) == "", "nothing to compare"
+    assert known.behind(study("probe", "bad", 0.3, "ccpcfp")) != ""
 
 
 def test_a_source_that_is_as_good_is_hardly_ever_stopped() -> None:
