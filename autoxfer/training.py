@@ -6,22 +6,19 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from autoxfer.errors import Unsupported
 from autoxfer.features import Features, at_once, resolve
 from autoxfer.limits import Portion
+from autoxfer.losses import Precision, TaskLoss, autocast
 from autoxfer.optimising import Optimiser, group_of
 from autoxfer.records import Bars, Floors, Recipe, Score, derive_seed
 from autoxfer.scoring import UNKNOWN, Choice, Clock, Target, measure, probabilities
 from autoxfer.strategy import Candidate, Fitted, Input, Problem
-
-if TYPE_CHECKING:
-    pass
 
 CHECKS = 12  # times that the tune split is scored while training
 
@@ -42,6 +39,8 @@ class GradientTrainer:
         floors: Floors = (),
         bars: Bars = (),
         deadline: float | None = None,
+        smoothing: float = 0.0,  # of the labels, for all alike
+        precision: Precision = "auto",  # of a step's forward pass
     ) -> None:
         self.recipe = recipe
         self._features = features
@@ -52,6 +51,8 @@ class GradientTrainer:
         self._seed = seed
         self._floors, self._bars = floors, bars
         self._deadline = deadline
+        self._task_loss = TaskLoss(problem.task, smoothing)
+        self._autocast = autocast(features.device, precision)
         self._at_once = Portion(min(recipe.batch, len(labels)))
         self._scored_at_once = Portion(at_once(features.device))
         self.pruned = False
@@ -137,7 +138,9 @@ class GradientTrainer:
             n_parts = math.ceil(len(rows) / size)
             losses: list[Tensor] = []
             for part, *inputs in zip(*(tensor.tensor_split(n_parts) for tensor in (rows, *tensors)), strict=True):
-                loss = self._loss(candidate, module(*inputs), part)
+                with self._autocast():
+                    outputs = module(*inputs)
+                loss = self._loss(candidate, outputs.float(), part)
                 if n_parts > 1:
                     loss = loss * (len(part) / len(rows))
                 if candidate.penalty is not None and not losses:
@@ -203,13 +206,6 @@ class GradientTrainer:
     def _loss(self, candidate: Candidate, outputs: Tensor, rows: Tensor) -> Tensor:
         loss = self._task_loss(outputs, self._labels[rows])
         return loss if candidate.objective is None else candidate.objective(outputs, loss, rows)
-
-    def _task_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        if self._problem.task == "classification":
-            return functional.cross_entropy(outputs, labels)
-        if self._problem.task == "multilabel":
-            return functional.binary_cross_entropy_with_logits(outputs, labels)
-        return functional.mse_loss(outputs, labels)
 
     def _batches(self, n_steps: int) -> Iterator[Tensor]:
         """Full batches from one permutation of the train split after the other."""

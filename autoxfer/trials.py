@@ -20,6 +20,7 @@ from torch import Tensor
 from autoxfer.calibration import at_temperature, fit_temperature
 from autoxfer.features import Composed, Features, TrainTensors, at_once, resolve
 from autoxfer.limits import Portion, limited
+from autoxfer.losses import Precision
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
 from autoxfer.runfolder import RunFolder, write_whole
 from autoxfer.scoring import Choice, Target, probabilities
@@ -87,6 +88,8 @@ class Bench:
         choice: Choice | None = None,  # what to repeat where there is no tune split
         scale: tuple[Any, Any] | None = None,  # mean and deviation of the labels; None = as of the tune split
         calibrates: bool = True,  # whether finalists' probabilities are
+        smoothing: float = 0.0,
+        precision: Precision = "auto",
     ) -> None:
         self._folder = folder
         self._strategies = strategies
@@ -97,6 +100,7 @@ class Bench:
         self._default_steps = default_steps
         self._choice = choice
         self._calibrates = calibrates
+        self._smoothing, self._precision = smoothing, precision
         self._scale = (targets["tune"].center, targets["tune"].spread) if scale is None else scale
 
     def execute(self, job: Job) -> Outcome:
@@ -181,6 +185,8 @@ class Bench:
             floors=job.floors,
             bars=job.bars,
             deadline=job.deadline,
+            smoothing=self._smoothing,
+            precision=self._precision,
         )
         data = TrainTensors(self._features, problem, self._labels, *self._scale)
         with seeded(derive_seed(job.seed, "fit"), device):
