@@ -146,12 +146,12 @@ def _before_link(node: Any, constant: Callable[[Any], Tensor]) -> tuple[fx.Node,
     while True:
         if node.target in (ATEN.softmax.int, ATEN.sigmoid.default):
             node = node.args[0]
-        elif node.target in (ATEN.mul.Tensor, ATEN.add.Tensor) and _is_fixed(node.args[1]):
+        elif node.target in (ATEN.mul.Tensor, ATEN.div.Tensor, ATEN.add.Tensor) and _is_fixed(node.args[1]):
             value = constant(node.args[1]) if isinstance(node.args[1], fx.Node) else node.args[1]
-            if node.target is ATEN.mul.Tensor:
-                scale = value * scale
-            else:
+            if node.target is ATEN.add.Tensor:
                 shift = shift + value * scale
+            else:
+                scale = scale * (value if node.target is ATEN.mul.Tensor else 1.0 / value)
             node = node.args[0]
         else:
             return node, scale, shift

@@ -259,7 +259,7 @@ def test_predictions_come_as_csv_as_json_or_in_a_file(home: Path, invoke: Run, m
 
 def test_the_plan_is_printed_and_is_an_object(home: Path, invoke: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made = SimpleNamespace(as_dict=lambda: {"n_studies": 2}, lines=lambda: ["two studies", "three trials each"])
-    fake = SimpleNamespace(plan=lambda config, runs: made)
+    fake = SimpleNamespace(plan=lambda config, say, settings: made)
     monkeypatch.setitem(sys.modules, "autoxfer.planning", fake)  # type: ignore[arg-type]
     monkeypatch.setattr(autoxfer, "planning", fake, raising=False)
     assert invoke("plan", "run.yaml").out == "two studies\nthree trials each\n"
