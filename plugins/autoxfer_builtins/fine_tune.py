@@ -59,7 +59,7 @@ class FineTune(Strategy):
     def space(cls, problem: Problem) -> dict[str, BaseDistribution]:
         """Search from frozen to free; a share of the range stands for each end."""
         return {
-            "head_lr": FloatDistribution(0.1, 100.0, log=True),
+            "head_lr": FloatDistribution(0.3, 30.0, log=True),
             "layer_decay": FloatDistribution(0.3, 1.0),
             "anchor": FloatDistribution(FREE / 3, 3 * FROZEN, log=True),
             "dropout": FloatDistribution(0.0, 0.5),
