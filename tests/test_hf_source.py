@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from autoxfer.dataset import Schema
 from autoxfer.errors import InputError
 from autoxfer.preparation import Columns, Preparation, Unpack
 from autoxfer.records import SourceSpec
@@ -22,7 +24,16 @@ pytest.importorskip("transformers", reason='the extra "text" is not installed')
 from autoxfer_builtins.hf_chain import Pooled, Whole
 from autoxfer_builtins.hf_source import HuggingFaceLoader
 from tokenizers import Tokenizer as Fast, models, normalizers, pre_tokenizers, processors
-from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, GPT2Config, MPNetConfig, RobertaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    GPT2Config,
+    MPNetConfig,
+    RobertaConfig,
+)
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "fox", "and", "who", "knows", "?", "."]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -88,7 +99,9 @@ def test_features_are_the_mean_over_a_texts_own_tokens(folders: dict[str, Path],
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_encoders_and_decoders_are_cut_at_every_layer_and_others_stay_whole(folders: dict[str, Path], name: str) -> None:
+def test_encoders_and_decoders_are_cut_at_every_layer_and_others_stay_whole(
+    folders: dict[str, Path], name: str
+) -> None:
     taps = [tap.name for tap in load(folders[name]).taps]
     assert taps == (["input", "embeddings", "layer0", "last"] if name in CUT else ["input", "last"])
 
@@ -121,6 +134,104 @@ def test_a_text_may_be_pooled_at_its_first_or_last_token_and_made_of_length_one(
             torch.testing.assert_close(source.extract(["last"])(reading)[0], hidden[torch.arange(4), place])
         unit = load(folders["bert"], normalise=True).of_length(12)
         torch.testing.assert_close(unit.extract(["last"])(ids(unit))[0].norm(dim=1), torch.ones(4))
+
+
+def test_a_text_may_be_pooled_by_the_largest_values_of_its_own_tokens(folders: dict[str, Path]) -> None:
+    source = load(folders["bert"], pooling="max").of_length(12)
+    reading = ids(source)
+    with torch.no_grad():
+        hidden = published(folders["bert"], reading)
+        expected = torch.stack([row[: int((r >= 0).sum())].amax(0) for row, r in zip(hidden, reading, strict=True)])
+        torch.testing.assert_close(source.extract(["last"])(reading)[0], expected)
+
+
+def test_a_decoder_may_be_pooled_at_its_last_token_and_be_shipped(folders: dict[str, Path]) -> None:
+    source = load(folders["gpt2"], pooling="last").of_length(12)
+    reading = ids(source)
+    with torch.no_grad():
+        hidden, there = published(folders["gpt2"], reading), (reading >= 0).sum(1)
+        features = source.extract(["last"])(reading)[0]
+        torch.testing.assert_close(features, hidden[torch.arange(4), there - 1])
+        dynamic = ({0: torch.export.Dim.DYNAMIC},)
+        program = torch.export.export(source.extract(["last"]), (reading,), dynamic_shapes=dynamic).module()
+        torch.testing.assert_close(program(reading[:3])[0], features[:3])
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet", "gpt2"])
+def test_a_classifier_in_the_checkpoint_is_the_sources_head_where_it_can_be_followed(name: str, tmp_path: Path) -> None:
+    config = copy.deepcopy(CONFIGS[name])
+    config.id2label, config.pad_token_id = {0: "neg", 1: "pos", 2: "so"}, 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = AutoModelForSequenceClassification.from_config(config).eval()
+    network.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    source = load(tmp_path).of_length(12)
+    if name == "gpt2":  # it looks for the last token among ids, which are not there behind its layers
+        assert (source.head, source.classes, source.card["input"]["pooling"]) == (None, (), "mean")
+        return
+    reading = ids(source)
+    with torch.no_grad():
+        expected = network(input_ids=reading.long().clamp(min=0), attention_mask=(reading >= 0).long()).logits
+        activations = source.extract(["layer0", "last"])(reading) if name in CUT else source.extract(["last"])(reading)
+        assert source.head is not None
+        torch.testing.assert_close(source.head(activations[-1]), expected)
+        if name in CUT:
+            torch.testing.assert_close(source.suffix("layer0").eval()(activations[0]), activations[-1])
+    assert source.classes == ("neg", "pos", "so")
+    new = _seeded(source, 1)
+    assert [n for n, _ in new.named_parameters()] == [n for n, _ in source.suffix().named_parameters()]
+    assert load(tmp_path, pooling="mean").head is None
+
+
+def habits(folder: Path, tmp_path: Path, kinds: list[str], pooling: dict[str, object]) -> Path:
+    """Describe a folder as sentence-transformers does."""
+    folder = Path(shutil.copytree(folder, tmp_path / "habits"))
+    modules = [{"path": f"{k}_{kind}", "type": f"sentence_transformers.models.{kind}"} for k, kind in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    place = folder / f"{kinds.index('Pooling')}_Pooling"
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_cls_token": True}, "cls"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({}, "mean"),
+    ],
+)
+def test_sentence_transformers_poolings_are_known_by_their_names(
+    folders: dict[str, Path], tmp_path: Path, pooling: dict[str, object], expected: str
+) -> None:
+    folder = habits(folders["bert"], tmp_path, ["Transformer", "Pooling"], pooling)
+    assert load(folder).card["input"]["pooling"] == expected
+
+
+@pytest.mark.parametrize(
+    ("kinds", "pooling", "told"),
+    [
+        (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, "found a module Dense in habits"),
+        (["Transformer", "Pooling"], {"pooling_mode_weightedmean_tokens": True}, "found weightedmean in habits"),
+        (
+            ["Transformer", "Pooling"],
+            {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
+            "one pooling among mean, cls, max, last, found cls and mean",
+        ),
+    ],
+)
+def test_what_sentence_transformers_do_beyond_that_is_refused_unless_the_user_says_how_to_pool(
+    folders: dict[str, Path], tmp_path: Path, kinds: list[str], pooling: dict[str, object], told: str
+) -> None:
+    folder = habits(folders["bert"], tmp_path, kinds, pooling)
+    with pytest.raises(InputError, match=told):
+        load(folder)
+    assert load(folder, pooling="mean").fingerprint == load(folders["bert"]).fingerprint
 
 
 def test_the_folders_own_habits_are_kept_and_recorded(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -257,8 +368,8 @@ def test_texts_and_numbers_are_not_mixed_up(folders: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="text, which the source reads"):
         source.preprocess((1, 28, 28))
     own = Tokenizer("words", Vocabulary(("a",), ()).content, 4)
-    schema = type("S", (), {"modality": "text", "shape": (4,)})()
-    texts = Preparation(Unpack(schema), Columns(0, 4), (4,), (own,))  # type: ignore[arg-type]
+    schema = Schema("text", "classification", (4,), "int32", ("a", "b"), tokenizers=(own,))
+    texts = Preparation(Unpack(schema), Columns(0, 4), (4,), (own,))
     pixels = Source.from_network("net", lambda: nn.Linear(4, 2), nn.Linear(4, 2), input_shape=(4,))
     with pytest.raises(InputError, match="a source that reads text"):
         texts.adapt(pixels)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from autoxfer import InputError, SourceSpec
-from autoxfer_builtins.hub import quick_to_give_up
+from autoxfer_builtins.hub import quick_to_give_up, why
 
 PREFIX = "hf:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # no file that holds code or pickles
@@ -49,13 +49,12 @@ def _on_hub(name: str, where: str) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - heavy
 
     expected = "a folder with config.json and model.safetensors, an installed package that holds one, or a hub's model"
-    try:
-        with quick_to_give_up():
+    with quick_to_give_up() as answered:
+        try:
             return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except (OSError, ValueError) as error:  # what the hub's client raises are kinds of them
-        reason = str(error).strip().partition("\n")[0]
-        found = f"no folder and no package {name!r}, and the hub did not help ({type(error).__name__}: {reason})"
-        raise InputError(expected, found, where) from error
+        except (OSError, ValueError) as error:  # what the hub's client raises are kinds of them
+            found = f"no folder and no package {name!r}, and the hub did not help ({why(error, answered=answered)})"
+            raise InputError(expected, found, where) from error
 
 
 def read_json(path: Path) -> Any:

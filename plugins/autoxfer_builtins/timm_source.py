@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoxfer import InputError, Source, SourceLoader, SourceSpec, hookimpl
-from autoxfer_builtins.hub import quick_to_give_up
+from autoxfer_builtins.hub import quick_to_give_up, why
 from autoxfer_builtins.weights import PREFIXES, fit_weights, locate, read_card, read_weights
 
 if importlib.util.find_spec("timm") is None:  # timm itself takes seconds to import: only where a source is loaded
@@ -140,14 +140,13 @@ def _count_classes(name: str, options: Mapping[str, Any], state: Mapping[str, Te
 
 def _download(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
     """Let timm find its weights: in its cache, or at its hub where that answers."""
-    try:
-        with torch.random.fork_rng(devices=[]), quick_to_give_up():
+    with torch.random.fork_rng(devices=[]), quick_to_give_up() as answered:
+        try:
             return _make(name, options, where, pretrained=True)
-    except OSError as error:
-        expected = "weights: a local .safetensors or checkpoint file for this model"
-        reason = str(error).partition("\n")[0]
-        found = f"none, and timm could not fetch its own ({type(error).__name__}: {reason})"
-        raise InputError(expected, found, f"{where}.weights") from error
+        except OSError as error:
+            expected = "weights: a local .safetensors or checkpoint file for this model"
+            found = f"none, and timm could not fetch its own ({why(error, answered=answered)})"
+            raise InputError(expected, found, f"{where}.weights") from error
 
 
 @hookimpl
