@@ -90,6 +90,8 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None  # (n,) which examples belong together (a patient's); None = each alone
     texts: NDArray[Any] | None = None  # (n,) strings beside the examples of a mixed data set
+    times: NDArray[np.float64] | None = None  # (n,) when each was taken, in any unit; None = nobody says
+    weights: NDArray[np.float32] | None = None  # (n,) how much each counts in training; None = all alike
 
     def fingerprint(self, rows: NDArray[np.int64] | None = None) -> str:
         """Hash what was read: examples, labels, schema and the user's own splits; or some rows, without the splits."""
@@ -106,6 +108,9 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.labels[of]).view(np.uint8).data)
         if self.groups is not None:
             digest.update(b"groups" + np.ascontiguousarray(self.groups[of]).tobytes())
+        for name, beside in (("times", self.times), ("weights", self.weights)):
+            if beside is not None:
+                digest.update(name.encode() + np.ascontiguousarray(beside[of]).tobytes())
         for name in sorted(self.parts) if rows is None else ():
             digest.update(name.encode() + self.parts[name].tobytes())
         return digest.hexdigest()
@@ -122,11 +127,13 @@ class DataSpec:
     """A data set as the user named it."""
 
     location: str  # a path, or "scheme:NAME"
-    target: str | None = None  # the label's column or key; None = the reader's default
+    target: str | tuple[str, ...] | None = None  # the label's column or key, or columns; None = the reader's default
     task: Task | None = None  # None = from the labels
     group: str | None = None  # the column or key that says which examples belong together; it is no feature
     ignore: tuple[str, ...] = ()  # columns that are not to be learned from
     directory: Path = Path()  # where relative paths start
+    time: str | None = None  # the column or key by which the splits are cut, the oldest first; it is no feature
+    weight: str | None = None  # the column or key that says how much an example counts in training; it is no feature
 
 
 class DatasetReader(ABC):

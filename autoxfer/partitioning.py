@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoxfer import stratifying
+from autoxfer.chronology import TIME
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
 from autoxfer.records import derive_seed
@@ -46,6 +47,8 @@ def partition(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: i
     sizes = checked(sizes or {})
     if "guard" in sizes:
         raise InputError(f"no size of guard beside {FOLDS}: every fold is the guard once", "one", f"{WHERE}.guard")
+    if dataset.times is not None:
+        raise InputError(f"no {FOLDS} beside {TIME}: a fold would be judged by what came after it", "both", FOLDS)
     pool = open_pool(dataset, keep=("test",))
     dealt = [part for part in dataset.parts if part not in ("train", "test") and len(dataset.parts[part])]
     if dealt:

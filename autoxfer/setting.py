@@ -234,6 +234,10 @@ def read(config: RunConfig, settings: TrackingSettings | None = None) -> Materia
     metric = get_metric(config.task.metric, dataset.schema.task, len(dataset.schema.classes))
     with fetched(specs, settings) as local:
         sources = {spec.name: loader.load(spec) for spec, loader in zip(local, loaders, strict=True)}
+    if spec.time is not None and dataset.times is None:
+        raise InputError("no time: these data do not say when an example was taken", repr(spec.time), "task.time")
+    if spec.weight is not None and dataset.weights is None:
+        raise InputError("no weight: these data have none for an example", repr(spec.weight), "task.weight")
     _check_names(sources)
     return Material(dataset, metric, sources, strategies, device)
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import stratifying
+from autoxfer.chronology import CAUTION, cut, disorder, without_early_copies
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
 from autoxfer.grouping import deal, tie
@@ -54,7 +55,10 @@ class Pool:
 
 
 def split(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: int) -> Splits:
-    """Draw the splits that the data set does not bring. Raises InputError where sizes or classes do not allow it."""
+    """Draw the splits that the data set does not bring, or cut them by time.
+
+    Raises InputError where sizes or classes do not allow it.
+    """
     sizes = checked(sizes or {})
     rng = np.random.default_rng(derive_seed(seed, "split"))
     pool = open_pool(dataset)
@@ -64,14 +68,18 @@ def split(dataset: Dataset, sizes: Mapping[str, float | int] | None, seed: int) 
         _check_groups(wanted, len(np.unique(pool.units[pool.rows])))
     if dataset.schema.task == "classification":
         _check_room(wanted, own, len(np.unique(dataset.labels)))
-    rows = pool.draw(pool.rows, wanted, rng)
+    rows = dict(pool.draw(pool.rows, wanted, rng))
     for name, part in own.items():
         count = count_of_own(name, len(part), sizes, warnings)
         rows[name] = part if count == len(part) else pool.draw(part, {name: count}, rng)[name]
     rows = {name: rows[name] for name in SPLITS if name in rows}
+    if dataset.times is not None:
+        rows = without_early_copies(rows, pool.units, warnings)
+        warnings += [*disorder(rows, dataset.times), CAUTION]
     empty = [name for name in rows if len(rows[name]) == 0]
     if empty:
-        together = "copies" if dataset.groups is None else "groups and copies"
+        together = "equal times" if dataset.times is not None else "copies"
+        together = together if dataset.groups is None else "groups and copies"
         raise InputError(
             f"examples in every split, {together} kept together; {len(pool.rows):,} rows", f"none for {empty[0]}", WHERE
         )
@@ -94,6 +102,9 @@ def open_pool(dataset: Dataset, keep: Collection[str] = SPLITS) -> Pool:
     draw = stratifying.draw if dataset.schema.task == "multilabel" else _draw
     if dataset.groups is not None:
         units, draw = _tied(units, dataset.groups, warnings), deal
+    times = dataset.times
+    if times is not None:
+        draw = lambda part, wanted, strata, units, rng: cut(part, wanted, times)  # noqa: E731
     own = {name: rows for name, rows in _own(dataset).items() if name in keep}
     taken = [own[name] for name in own]
     rows = np.setdiff1d(np.arange(len(dataset.labels)), np.concatenate(taken) if taken else np.array([], np.int64))
@@ -280,7 +291,7 @@ def _draw(
                 home[chosen] = name
                 left[name] -= int(weight[chosen])
     free = np.flatnonzero(home == "")
-    order = free[_interleaved(kind[free], rng)]
+    order = free[interleaved(kind[free], rng)]
     start = np.cumsum(weight[order]) - weight[order]
     ends = np.cumsum([max(0, size) for size in left.values()])
     home[order] = np.array([*left, ""], dtype=object)[np.searchsorted(ends, start, side="right")]
@@ -296,7 +307,7 @@ def _promised(n: int, wanted: Mapping[str, int], left: Mapping[str, int], total:
     return promised
 
 
-def _interleaved(kind: NDArray[Any], rng: np.random.Generator) -> Rows:
+def interleaved(kind: NDArray[Any], rng: np.random.Generator) -> Rows:
     """Order examples at random so that any stretch of the order holds each class in proportion."""
     key = np.empty(len(kind))
     for value in np.unique(kind):

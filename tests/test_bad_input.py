@@ -172,6 +172,14 @@ def told(*overrides: str, number: str = "1.5", name: str = "x") -> Arrange:
     return data(table(lines, f"{name},told,job,label"), *overrides)
 
 
+def dated(*overrides: str, moment: str | None = None, days: int = 28) -> Arrange:
+    """Add a column that says when each row was taken, and name it; spoil it."""
+    lines = [[*row, f"2024-01-{index % days + 1:02}"] for index, row in enumerate(rows())]
+    if moment is not None:
+        lines[3][3] = moment
+    return data(table(lines, "x,y,label,when"), "task.time=when", *overrides)
+
+
 def npz(*overrides: str, **arrays: Any) -> Arrange:
     """Take arrays for data, one of them spoilt."""
 
@@ -487,6 +495,24 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         npz("task.ignore=[x]", features=np.eye(2).repeat(30, 0), label=np.arange(60) // 30),
         ("task.ignore", "no columns to ignore", "x"),
     ),
+    # times
+    "time_missing": (dated("task.time=wen"), ("task.time", "'wen'", "nearest: 'when'")),
+    "time_is_the_target": (dated("task.time=label"), ("task.time", "'label', the target", "x, y, when")),
+    "time_of_numbers_unquoted": (dated("task.time=7"), ("task.time", "text", "7")),
+    "time_of_words": (dated(moment="soon"), ("column 'when'", "'soon' in example 3 (from 0)", "2024-12-31")),
+    "time_day_first": (dated(moment="31/12/2024"), ("column 'when'", "'31/12/2024'")),
+    "time_left_out": (dated(moment=""), ("column 'when'", "'' in example 3")),
+    "time_without_an_end": (dated(moment="inf"), ("column 'when'", "'inf'")),
+    "time_all_the_same": (dated(days=1), ("task.splits", "equal times kept together", "none for")),
+    "time_of_two_days": (dated(days=2), ("task.splits", "equal times kept together", "none for")),
+    "time_beside_groups": (dated("task.group=x"), ("task.time", "task.group", "cut")),
+    "time_beside_folds": (dated("guard.folds=3"), ("task.time", "guard.folds")),
+    "time_of_sklearn": (options("task.data=sklearn:iris", "task.time=t"), ("task.time", "no time", "'t'")),
+    "time_of_arrays_short": (
+        npz("task.time=day", features=np.eye(60), labels=labels(), day=labels(59)),
+        ("day of shape (60,)", "(59,)"),
+    ),
+    "time_of_arrays_unknown": (npz("task.time=day", features=np.eye(60), labels=labels()), ("task.time", "no time")),
     # groups
     "group_missing": (patients("task.group=patent"), ("task.group", "'patent'", "'patient'")),
     "group_is_the_target": (patients("task.group=label"), ("task.group", "'label', the target", "x, y, patient")),

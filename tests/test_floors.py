@@ -24,7 +24,7 @@ FLOORS = (
     "plugins config runfolder features scoring optimising losses training prediction",
     "tuning tracking export engines trials",
     "datacheck earlier rehearsal registered studies assessment looks rivals searching setting finalists folding refitting result closing "
-    "explaining forecasting selection planning pretraining testing",
+    "explaining forecasting selection planning pretraining curve testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

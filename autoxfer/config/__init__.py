@@ -61,6 +61,10 @@ class TaskConfig(Section):
     group: StrictStr | None = Field(
         default=None, description="text, in quotes where it is a number: the column or key whose examples stay together"
     )
+    time: StrictStr | None = Field(
+        default=None,
+        description="text, in quotes where it is a number: the column or key that says when; train is oldest",
+    )
     ignore: list[StrictStr] = Field(default=[], description="names of columns that are not to be learned from")
     metric: StrictStr | None = Field(default=None, description="a metric's name; by default the task's")
     name: StrictStr = Field(
@@ -218,6 +222,9 @@ class RunConfig(Section):
         names: list[str] = []
         for index, item in enumerate(items or ()):
             first = next((place for place, name in enumerate(names) if name.lower() == item.name.lower()), None)
+        if self.task.time is not None and (self.task.group is not None or self.guard.folds is not None):
+            other = "task.group, whose groups would have to be cut" if self.task.group is not None else "guard.folds"
+            raise Refused(f"no task.time beside {other}", show(self.task.time), "task", "time")
             if first is not None:  # in lower case they are the same folder on some disks
                 second = str(index) if names[first] == item.name else f"{item.name!r} at {index}"
                 raise Refused("every name once", f"{names[first]!r} at {first} and {second}", index)
@@ -228,7 +235,8 @@ class RunConfig(Section):
         """Say which data set to read."""
         location = str(Path(self.task.data).expanduser()) if self.task.data.startswith("~") else self.task.data
         ignore = tuple(self.task.ignore)
-        return DataSpec(location, self.task.target, self.task.kind, self.task.group, ignore, self.directory)
+        task = self.task
+        return DataSpec(location, task.target, task.kind, task.group, ignore, self.directory, time=task.time)
 
     def to_source_specs(self) -> tuple[SourceSpec, ...]:
         """Say which sources to load."""

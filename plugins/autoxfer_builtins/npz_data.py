@@ -2,7 +2,7 @@
 
 Keys: ``images`` or ``features``, with ``labels``; or each with a prefix, ``train_``, ``val_``, ``test_`` and so on.
 ``class_names`` names the classes of ``labels``. A target X reads the key X instead, and ``X_names`` beside it. A group
-X reads the key X, with the same prefixes: which examples belong together.
+X reads the key X, with the same prefixes: which examples belong together; so do a time and a weight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, encode, hookimpl
-from autoxfer_builtins.reading import PARTS, group_codes, index, locate, numbers, unknown_group, unknown_target
+from autoxfer_builtins.reading import (
+    PARTS,
+    group_codes,
+    index,
+    locate,
+    moments,
+    numbers,
+    unknown_key,
+    unknown_target,
+    weigh,
+)
 
 EXAMPLES = ("images", "features")
 Arrays = Mapping[str, NDArray[Any]]
@@ -51,11 +61,20 @@ class NpzReader(DatasetReader):
                 parts[prefix[:-1]] = np.arange(start, start + len(x))
             start += len(x)
         _check_alike(examples, [prefix + kind for prefix in prefixes], path.name)
-        groups = _groups(arrays, spec, (kind, target), prefixes, path.name)
+        beside = {
+            what: _beside(arrays, (what, key), (kind, target), prefixes, path.name)
+            for what, key in (("group", spec.group), ("time", spec.time), ("weight", spec.weight))
+            if key is not None
+        }
         names = _names(arrays, target)
         schema, y = _labelled(np.concatenate(labels), names, spec, f"{path.name}: {target}")
         dataset = _dataset(path, np.concatenate(examples), y, schema, parts)
-        return replace(dataset, groups=groups)
+        return replace(
+            dataset,
+            groups=group_codes(*beside["group"]) if "group" in beside else None,
+            times=moments(*beside["time"]) if "time" in beside else None,
+            weights=weigh(*beside["weight"]) if "weight" in beside else None,
+        )
 
 
 def _load(path: Path) -> Arrays:
@@ -112,25 +131,24 @@ def _pair(arrays: Arrays, kind: str, target: str, where: str) -> tuple[NDArray[A
     return x, y
 
 
-def _groups(
-    arrays: Arrays, spec: DataSpec, used: tuple[str, str], prefixes: list[str], where: str
-) -> NDArray[np.int64] | None:
-    """Read which examples belong together, over all parts. Raises InputError where an array does not say so."""
-    if spec.group is None:
-        return None
+def _beside(
+    arrays: Arrays, wanted: tuple[str, str], used: tuple[str, str], prefixes: list[str], where: str
+) -> tuple[list[Any], str]:
+    """Read a group, time or weight of every example, over all parts, and where it stood. Raises InputError."""
+    what, name = wanted
     others = {_bare(key) for key in arrays} - {*used, *EXAMPLES}
-    if spec.group not in others:
-        raise unknown_group(spec, sorted(name for name in others if not name.endswith("_names")))
+    if name not in others:
+        raise unknown_key(name, sorted(other for other in others if not other.endswith("_names")), what)
     values: list[Any] = []
     for prefix in prefixes:
-        key, beside = prefix + spec.group, prefix + used[0]
+        key, beside = prefix + name, prefix + used[0]
         if key not in arrays:
-            raise InputError(f"the key {key} beside {beside}", f"the keys {', '.join(arrays)}", "task.group")
+            raise InputError(f"the key {key} beside {beside}", f"the keys {', '.join(arrays)}", f"task.{what}")
         n = len(arrays[beside])
         if arrays[key].shape not in ((n,), (n, 1)):
             raise InputError(f"{key} of shape ({n},), one for each example", f"shape {arrays[key].shape}", where)
-        values += arrays[key].ravel().tolist()
-    return group_codes(values, f"{where}: {spec.group}")
+        values += list(map(str, arrays[key].ravel())) if arrays[key].dtype.kind == "M" else arrays[key].ravel().tolist()
+    return values, f"{where}: {name}"
 
 
 def _check_alike(examples: list[NDArray[Any]], keys: list[str], where: str) -> None:

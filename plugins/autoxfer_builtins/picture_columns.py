@@ -69,8 +69,9 @@ def restrict(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
         name: np.array([place[row] for row in part.tolist() if row in place], dtype=np.int64)
         for name, part in dataset.parts.items()
     }
-    groups = None if dataset.groups is None else dataset.groups[rows]
-    return replace(dataset, labels=dataset.labels[rows], parts=parts, groups=groups)
+    beside = {name: getattr(dataset, name) for name in ("groups", "times", "weights")}
+    some: dict[str, Any] = {name: values[rows] for name, values in beside.items() if values is not None}
+    return replace(dataset, labels=dataset.labels[rows], parts=parts, **some)
 
 
 def _contents(values: Sequence[Any], folder: Path) -> tuple[Embedded, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,25 @@ def unknown_target(spec: DataSpec, names: list[str]) -> InputError:
     return InputError(f"one of {', '.join(names)}", found, "task.target")
 
 
-def unknown_group(spec: DataSpec, names: Iterable[str]) -> InputError:
-    """Make the error for a group that the data does not have."""
+def unknown_key(name: str, names: Iterable[str], what: str) -> InputError:
+    """Make the error for a group, a time or a weight that the data does not have."""
     names = list(names)
-    found = f"{spec.group!r}{nearest(spec.group or '', names)}"
-    return InputError(f"one of {', '.join(names)}" if names else "no group", found, "task.group")
+    return InputError(
+        f"one of {', '.join(names)}" if names else f"no {what}", f"{name!r}{nearest(name, names)}", f"task.{what}"
+    )
 
 
 def no_groups(spec: DataSpec, what: str) -> None:
-    """Refuse a group, or columns to ignore, where the data have no such columns. Raises InputError."""
+    """Refuse what only columns can say, where the data have no such columns. Raises InputError."""
     if spec.ignore:
         raise InputError(f"no columns to ignore: {what} have none to leave out", ", ".join(spec.ignore), "task.ignore")
     if spec.group is not None:
         raise InputError(f"no group: {what} do not say which examples belong together", repr(spec.group), "task.group")
+
+    if spec.time is not None:
+        raise InputError(f"no time: {what} do not say when an example was taken", repr(spec.time), "task.time")
+    if spec.weight is not None:
+        raise InputError(f"no weight: {what} have none for an example", repr(spec.weight), "task.weight")
 
 
 def group_codes(values: Sequence[Any], where: str) -> NDArray[np.int64]:
@@ -63,6 +70,50 @@ def group_codes(values: Sequence[Any], where: str) -> NDArray[np.int64]:
         found = f"none in {n_missing:,} of {len(texts):,}, the first of them example {texts.index(None)} (from 0)"
         raise InputError("a group for every example", found, where)
     return np.unique(np.array(texts, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+
+
+def moments(values: Sequence[Any], where: str) -> NDArray[np.float64]:
+    """Read when each example was taken: (n,) numbers, of dates seconds. Raises InputError where one does not say."""
+    told = [None if value is None else str(value) for value in values]
+    as_numbers, as_dates = ([read(text or "") for text in told] for read in (_number, _seconds))
+    # "20241231" is both: what most of them are, all have to be
+    found = min(as_numbers, as_dates, key=lambda moments: moments.count(None))
+    if None in found:
+        row = found.index(None)
+        expected = "a number, or a date as 2024-12-31 or 2024-12-31T23:59:59, in every row"
+        raise InputError(expected, f"{told[row] or ''!r} in example {row} (from 0)", where)
+    return np.array(found, dtype=np.float64)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _seconds(text: str) -> float | None:
+    """Read a date in seconds; a day begins at midnight, and what names no time zone is in UTC."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
+
+
+def weigh(values: Sequence[Any], where: str) -> NDArray[np.float32]:
+    """Read how much each example counts: (n,). Raises InputError: no number, below zero, or nothing counts."""
+    found = [_number(value) for value in values]
+    bad = next((row for row, weight in enumerate(found) if weight is None or weight < 0), None)
+    if bad is not None:
+        raise InputError(
+            "a number of at least 0 for every example", f"{str(values[bad])!r} in example {bad} (from 0)", where
+        )
+    weights = np.array(found, dtype=np.float32)
+    if not (np.isfinite(weights).all() and weights.any()):
+        raise InputError("weights of which some are above 0, and none is beyond all bounds", "none such", where)
+    return weights
 
 
 def numbers(labels: NDArray[Any], where: str) -> NDArray[np.float32]:

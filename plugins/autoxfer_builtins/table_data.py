@@ -6,17 +6,15 @@ are of use, the data set is mixed. A column of image files makes it a data set o
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
-from autoxfer.records import Task
 from autoxfer_builtins.columns import choose_columns, is_number, text_columns
 from autoxfer_builtins.picture_columns import pick, read_pictures, restrict
 from autoxfer_builtins.reading import (
@@ -25,18 +23,25 @@ from autoxfer_builtins.reading import (
     group_codes,
     index,
     locate,
-    nearest,
+    moments,
     numbers,
-    unknown_group,
+    unknown_key,
     unknown_target,
+    weigh,
 )
+from autoxfer_builtins.table_files import Table, read_csv, read_parquet
 
 SUFFIXES = (".csv", ".parquet")
 SPLIT = "split"
 MOST_CLASSES = 10  # different whole numbers in a target up to which they are read as classes
+TOLD = {"split": "the column of the user's own splits", "ignore": "left out"}
+TOLD |= {name: f"the {name}" for name in ("target", "group", "time", "weight")}
+READ: dict[str, tuple[str, Callable[[Sequence[Any], str], Any]]] = {  # meaning -> field of Dataset, how it is read
+    "group": ("groups", group_codes),
+    "time": ("times", moments),
+    "weight": ("weights", weigh),
+}
 NO_LABEL = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # "None" may be a class
-
-Table = Mapping[str, Sequence[Any]]
 
 
 @final
@@ -52,41 +57,53 @@ class TableReader(DatasetReader):
     def read(self, spec: DataSpec) -> Dataset:
         """Read the whole table. Raises InputError: ragged, empty, no such target, nothing of use, infinite numbers."""
         path = locate(spec)
-        table = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
-        warnings: list[str] = []
-        target = _target(list(table), spec, warnings)
-        _check_group(list(table), spec, target)
-        table, labels = _labelled(table, target, warnings, path.name)
-        y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
-        beside = (target, SPLIT, spec.group, *_ignored(list(table), spec, target))
-        features = {name: values for name, values in table.items() if name not in beside}
-        parts = _parts(table[SPLIT], path.name) if SPLIT in table and target != SPLIT else {}
-        groups = group_codes(table[spec.group], f"{path.name}: column {spec.group!r}") if spec.group else None
-        gallery = read_pictures(features, path.parent, warnings, path.name)
-        if gallery is not None:
-            task: Task = "classification" if classes else "regression"
-            schema = Schema("image", task, gallery.pixels.shape[1:], "uint8", classes, target=target)
-            whole = Dataset(path.stem, schema, gallery.pixels, y, parts, tuple(warnings), groups)
-            return restrict(whole, gallery.rows)
-        schema = _schema(features, "classification" if classes else "regression", classes, target, warnings)
-        if not schema.columns:
-            raise InputError("columns to learn from beside the target", "none that is of use", path.name)
-        examples, texts = _examples(schema, features, warnings, path.name)
-        return Dataset(path.stem, schema, examples, y, parts, tuple(warnings), groups, texts)
+        return from_table(read_csv(path) if path.suffix.lower() == ".csv" else read_parquet(path), spec, path)
 
 
-def _schema(features: Table, task: Task, classes: tuple[str, ...], target: str, warnings: list[str]) -> Schema:
+def from_table(table: Table, spec: DataSpec, path: Path) -> Dataset:
+    """Tell what the columns of a table, read from ``path``, are. Raises InputError."""
+    warnings: list[str] = []
+    target = _target(list(table), spec, warnings)
+    meanings = _meanings(list(table), spec, target)
+    table, labels = _labelled(table, target, warnings, path.name)
+    y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
+    features = {name: values for name, values in table.items() if name not in meanings}
+    schema = Schema("table", "classification" if classes else "regression", (), "float32", classes, target=target)
+    data = Dataset(path.stem, schema, y, y, **_beside(table, meanings, path.name))
+    gallery = read_pictures(features, path.parent, warnings, path.name)
+    if gallery is not None:
+        schema = replace(schema, modality="image", shape=gallery.pixels.shape[1:], dtype="uint8")
+        return restrict(replace(data, schema=schema, examples=gallery.pixels, warnings=tuple(warnings)), gallery.rows)
+    schema = _schema(features, schema, warnings)
+    if not schema.columns:
+        raise InputError("columns to learn from beside the target", "none that is of use", path.name)
+    examples, texts = _examples(schema, features, warnings, path.name)
+    return replace(data, schema=schema, examples=examples, texts=texts, warnings=tuple(warnings))
+
+
+def _beside(table: Table, meanings: Mapping[str, str], where: str) -> dict[str, Any]:
+    """Read what stands beside labels and features: own splits, groups, times, weights."""
+    found: dict[str, Any] = {}
+    for name, meaning in meanings.items():
+        if meaning == "split" and name in table:
+            found["parts"] = _parts(table[name], where)
+        elif meaning in READ:
+            field, read = READ[meaning]
+            found[field] = read(table[name], f"{where}: column {name!r}")
+    return found
+
+
+def _schema(features: Table, schema: Schema, warnings: list[str]) -> Schema:
     """Tell texts from what stands beside them; say what becomes of several."""
     texts = tuple(Column(name, "text") for name in text_columns(features))
     names = [column.name for column in texts]
     if len(texts) > 1:
         warnings.append(f"{', '.join(names)} are read as one text, joined in this order")
     columns = choose_columns({name: values for name, values in features.items() if name not in names}, warnings)
-    if not texts:
-        return Schema("table", task, (len(columns),), "float32", classes, columns, target)
-    if not columns:
-        return Schema("text", task, (), "str", classes, texts, target)
-    return Schema("mixed", task, (len(columns),), "float32", classes, (*texts, *columns), target)
+    if texts and not columns:
+        return replace(schema, modality="text", dtype="str", columns=texts)
+    modality: Literal["table", "mixed"] = "mixed" if texts else "table"
+    return replace(schema, modality=modality, shape=(len(columns),), columns=(*texts, *columns))
 
 
 def _examples(
@@ -104,58 +121,6 @@ def _examples(
     return encode(replace(schema, modality="table", columns=schema.table_columns), features, where), texts
 
 
-def _csv(path: Path) -> Table:
-    """Read text cells. Raises InputError on rows of another length than the header, or a header alone."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            lines = csv.reader(file, delimiter=max(",;\t", key=first.count))
-            rows = [(lines.line_num, row) for row in lines if row]
-    except UnicodeDecodeError as error:
-        raise InputError("text in UTF-8", f"byte {error.start} that is not", path.name) from None
-    except csv.Error as error:
-        raise InputError("a table of comma-separated values", str(error), path.name) from None
-    header = [name.strip() for name in rows[0][1]] if rows else []
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise InputError(
-                f"{len(header)} values in every row, as in the header", f"{len(row)} in line {line}", path.name
-            )
-    return _checked(header, [list(cells) for cells in zip(*(row for _, row in rows[1:]), strict=True)], path.name)
-
-
-def _parquet(path: Path) -> Table:
-    import pyarrow as pa  # noqa: PLC0415  (heavy, and needed for this kind of file alone)
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    try:
-        table = pq.read_table(path)
-        columns = [column.to_pylist() for column in table.columns]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError("a Parquet file", str(error).splitlines()[0], path.name) from None
-    return _checked(list(table.column_names), columns, path.name)
-
-
-def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
-    """Check that columns are named once and hold plain values."""
-    if len(header) < 2:
-        raise InputError("a header with at least two columns", f"{header}", where)
-    if not columns or not columns[0]:
-        raise InputError("at least one row", "a header only", where)
-    twice = sorted({name for name in header if header.count(name) > 1 or not name})
-    if twice:
-        raise InputError("columns of different names", f"{twice[0]!r}, {header.count(twice[0])} times", where)
-    if len(columns[0]) < 2:
-        raise InputError("rows to learn from and rows to judge by", "one row", where)
-    for name, values in zip(header, columns, strict=True):
-        strange = next((value for value in values if isinstance(value, (list, dict, tuple, bytes))), None)
-        if strange is not None:
-            kind = type(strange).__name__
-            raise InputError("numbers, strings, booleans and dates", f"a {kind} in column {name!r}", where)
-    return dict(zip(header, columns, strict=True))
-
-
 def _target(names: list[str], spec: DataSpec, warnings: list[str]) -> str:
     """Find the column to predict: the user's, one of the usual names, or the last."""
     if spec.target is not None:
@@ -170,24 +135,21 @@ def _target(names: list[str], spec: DataSpec, warnings: list[str]) -> str:
     return last
 
 
-def _check_group(names: list[str], spec: DataSpec, target: str) -> None:
-    """Refuse a group that is no column, or one that means something else. Raises InputError."""
-    others = [name for name in names if name not in (target, SPLIT)]
-    if spec.group is not None and spec.group not in others:
-        if spec.group in names:
-            what = "the target" if spec.group == target else "the column of the user's own splits"
-            raise InputError(f"one of {', '.join(others)}", f"{spec.group!r}, {what}", "task.group")
-        raise unknown_group(spec, others)
-
-
-def _ignored(names: list[str], spec: DataSpec, target: str) -> tuple[str, ...]:
-    """Take the columns that are not to be learned from. Raises InputError for one that is none, or means more."""
-    others = [name for name in names if name not in (target, SPLIT, spec.group)]
-    for name in spec.ignore:
-        if name not in others:
-            why = ", which is no feature anyway" if name in names else nearest(name, others)
-            raise InputError(f"columns among {', '.join(others)}", f"{name!r}{why}", "task.ignore")
-    return spec.ignore
+def _meanings(names: list[str], spec: DataSpec, target: str) -> dict[str, str]:
+    """Say of each column that is not learned from what it is instead. Raises InputError for one that is none."""
+    meanings = {target: "target"} | ({SPLIT: "split"} if SPLIT in names and target != SPLIT else {})
+    wanted = [("group", spec.group), ("time", spec.time), ("weight", spec.weight)]
+    for meaning, name in [*wanted, *(("ignore", name) for name in spec.ignore)]:
+        if name is None or (meaning == "ignore" and meanings.get(name) == "ignore"):
+            continue
+        others = [other for other in names if other not in meanings]
+        if name in meanings:
+            found = f"{name!r}, {'which is no feature anyway' if meaning == 'ignore' else TOLD[meanings[name]]}"
+            raise InputError(f"one of {', '.join(others)}", found, f"task.{meaning}")
+        if name not in names:
+            raise unknown_key(name, others, meaning)
+        meanings[name] = meaning
+    return meanings
 
 
 def _labelled(table: Table, target: str, warnings: list[str], where: str) -> tuple[Table, list[str]]:
