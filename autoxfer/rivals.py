@@ -4,6 +4,9 @@ Sources compete within a strategy, whose best finished study leads. Another sour
 trial lies behind by more than chance explains, example by example on the tune split; what was plainly worse in two
 strategies has only its default trials in those that come after. Either way its best trial stands as a finalist, scratch
 is never touched, and the guard is not asked: which transfers it accepts cannot hang on this, but for the one given up.
+
+Diagnostics are no witness. They are probes of the last features, as ``linear_probe`` is, and where a probe is poor,
+training the whole network may be what helps most: it takes a second strategy to say so.
 """
 
 from __future__ import annotations
