@@ -235,6 +235,12 @@ def test_a_folder_that_is_not_whole_or_not_safe_is_refused(vit: Path, tmp_path: 
         load(folder, **given)
 
 
+def test_what_is_read_in_the_middle_is_pooled_as_at_the_end(tmp_path: Path) -> None:
+    for family, expected in {"vit": ("first", 0), "swin": ("mean", 0), "beit": ("mean", 1)}.items():
+        make(tmp_path / family, family)
+        assert load(tmp_path / family).taps[1].pooling == expected, family
+
+
 def test_a_class_token_that_is_not_there_cannot_be_picked(tmp_path: Path) -> None:
     make(tmp_path, "resnet")
     with pytest.raises(InputError, match="pooling: mean, for a network without a class token"):

@@ -7,18 +7,18 @@ last layer (norms, pooling, slices written in plain code) is the network again, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from autoxfer.conventions import pooling, turned
 from autoxfer.cutting import Chain, origins, tensors
 from autoxfer.heads import close
-
-Named = list[tuple[str, nn.Module]]
+from autoxfer.opening import Named
+from autoxfer_builtins.hf_calls import Call, atoms_of, first_tensor, follow, holds, watch
 
 
 @final
@@ -60,7 +60,7 @@ class Called(nn.Module):
         for k in self.constants:
             leaves[k] = getattr(self, f"constant{k}")
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        return _first(self.module(*args, **kwargs))
+        return first_tensor(self.module(*args, **kwargs))
 
 
 @final
@@ -84,22 +84,8 @@ class Passed(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Let the first tensor pass."""
-        x = _first((args, kwargs))
+        x = first_tensor((args, kwargs))
         return pytree.tree_unflatten([x if leaf is True else leaf for leaf in self.returned], self.spec)
-
-
-@dataclass(eq=False)
-class _Call:
-    path: str
-    module: nn.Module
-    leaves: list[Any]
-    spec: Any
-    place: int  # of the activation among the leaves
-    returned: Any = None
-
-    @property
-    def given(self) -> Any:
-        return self.leaves[self.place]
 
 
 def cut(network: nn.Module, pick: str, shape: Sequence[int], head: nn.Linear | None, n_prefix: int = 0) -> Chain:
@@ -113,10 +99,8 @@ def cut(network: nn.Module, pick: str, shape: Sequence[int], head: nn.Linear | N
         parts = [("last", Features(work, pick, n_prefix))], tensors(work)
     segments, own = parts
     names = {id(tensor): name for name, tensor in own.items()}
-    values = [inputs[0]]
-    with torch.no_grad():
-        for _, module in segments:
-            values.append(module.eval()(values[-1]))
+    segments = turned(segments, _values(segments, inputs[0]))
+    values = _values(segments, inputs[0])
     return Chain(
         names=tuple(name for name, _ in segments),
         segments=tuple(module for _, module in segments),
@@ -124,7 +108,16 @@ def cut(network: nn.Module, pick: str, shape: Sequence[int], head: nn.Linear | N
         head=None if head is None else copy.deepcopy(head).eval().requires_grad_(False),
         aliases={},
         origins=tuple(origins(module, names) for _, module in segments),
+        pooling=pooling(segments[-1][1], values[-2], values[-2].shape[1]) if values[-2].dim() == 3 else ("mean", 0),
     )
+
+
+def _values(segments: Named, x: Tensor) -> list[Tensor]:
+    values = [x]
+    with torch.no_grad():
+        for _, module in segments:
+            values.append(module.eval()(values[-1]))
+    return values
 
 
 def _try_segments(
@@ -132,11 +125,11 @@ def _try_segments(
 ) -> tuple[Named, dict[str, Tensor]] | None:
     own = tensors(work)
     try:
-        calls, atoms = _watch(Features(work, pick, n_prefix), work, inputs[0]), _atoms(work)
-        chain = _follow(calls, inputs[0], atoms)
+        calls, atoms = watch(Features(work, pick, n_prefix), work, inputs[0]), atoms_of(work)
+        chain = follow(calls, inputs[0], atoms)
         for call in calls:  # what else looks at the picture itself (its size, say) serves the layers alone
             inside = any(f"{call.path}.".startswith(f"{other.path}.") for other in chain)
-            if call.given is inputs[0] and not inside and not _holds(call.path, atoms):
+            if call.given is inputs[0] and not inside and not holds(call.path, atoms):
                 work.set_submodule(call.path, Passed(call.module, call.returned))
         segments = _segments(work, chain, atoms, pick, n_prefix)
         if segments is None:
@@ -149,7 +142,7 @@ def _try_segments(
     return (segments, own) if agrees else None
 
 
-def _segments(work: nn.Module, chain: list[_Call], atoms: set[str], pick: str, n_prefix: int) -> Named | None:
+def _segments(work: nn.Module, chain: list[Call], atoms: set[str], pick: str, n_prefix: int) -> Named | None:
     """Make embeddings, layers and what is left of a chain of calls; ``work`` keeps what is left."""
     last = max((k for k, call in enumerate(chain) if call.path in atoms), default=-1)
     if last < 0 or len({call.path for call in chain}) < len(chain):
@@ -165,70 +158,11 @@ def _segments(work: nn.Module, chain: list[_Call], atoms: set[str], pick: str, n
     return [*segments[:-1], ("last", nn.Sequential(segments[-1][1], tail))]
 
 
-def _names(calls: Sequence[_Call]) -> list[str]:
+def _names(calls: Sequence[Call]) -> list[str]:
     """Name layers as the list in which they stand, "layer3"; by their whole paths where that is not clear."""
     short = ["".join((call.path.split(".")[-2].removesuffix("s"), call.path.split(".")[-1])) for call in calls]
     clear = len(set(short)) == len(short) and not any(name[0].isdecimal() for name in short)
     return short if clear else [call.path for call in calls]
-
-
-def _atoms(network: nn.Module) -> set[str]:
-    """Find the layers: what stands in a list, and in no layer itself."""
-    lists = [path for path, module in network.named_modules() if isinstance(module, nn.ModuleList)]
-    found = {f"{path}.{k}" for path in lists for k, _ in enumerate(network.get_submodule(path).children())}
-    return {path for path in found if not any(path.startswith(f"{other}.") for other in found)}
-
-
-def _watch(caller: nn.Module, network: nn.Module, x: Tensor) -> list[_Call]:
-    """Call it, and note every module's call in the order in which they begin."""
-    calls: list[_Call] = []
-    running: list[_Call | None] = []
-
-    def before(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            leaves, spec = pytree.tree_flatten((args, kwargs))
-            place = next((k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
-            running.append(None if place is None else _Call(path, module, leaves, spec, place))
-            calls.extend(running[-1:] if running[-1] is not None else [])  # type: ignore[arg-type]
-
-        return hook
-
-    def after(module: nn.Module, args: Any, kwargs: Any, returned: Any) -> None:
-        call = running.pop()
-        if call is not None:
-            call.returned = returned
-
-    hooks: list[Any] = []
-    for path, module in network.named_modules():
-        if path:
-            hooks.append(module.register_forward_pre_hook(before(path), with_kwargs=True))
-            hooks.append(module.register_forward_hook(after, with_kwargs=True))
-    caller(x)  # with gradients: what was computed from weights can be told from what is constant
-    for hook in hooks:
-        hook.remove()
-    return calls
-
-
-def _follow(calls: Sequence[_Call], x: Tensor, atoms: set[str]) -> list[_Call]:
-    """Follow the activation from call to call, into what holds layers and into nothing else."""
-    found: list[_Call] = []
-    current: Any = x
-    for call in calls:
-        inside = found and call.path.startswith(f"{found[-1].path}.")
-        if inside or _holds(call.path, atoms) or call.given is not current or not _is_constant_beside(call):
-            continue
-        found.append(call)
-        current = _first(call.returned)
-    return found
-
-
-def _holds(path: str, atoms: set[str]) -> bool:
-    """Whether layers stand inside."""
-    return path not in atoms and any(atom.startswith(f"{path}.") for atom in atoms)
-
-
-def _is_constant_beside(call: _Call) -> bool:
-    return not any(isinstance(v, Tensor) and v.requires_grad for k, v in enumerate(call.leaves) if k != call.place)
 
 
 def _emptied(module: nn.Module) -> nn.Module:
@@ -241,14 +175,6 @@ def _emptied(module: nn.Module) -> nn.Module:
             part._buffers.pop(name, None)
             part.__dict__[name] = value
     return shell
-
-
-def _first(value: Any) -> Tensor:
-    return next(leaf for leaf in _leaves(value) if isinstance(leaf, Tensor))
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    yield from pytree.tree_leaves(value)
 
 
 def _examples(shape: Sequence[int]) -> list[Tensor]:
