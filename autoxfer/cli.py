@@ -186,6 +186,39 @@ def explain(
     return None
 
 
+@app.command()
+def curve(  # noqa: PLR0917 - typer makes options of arguments
+    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")],
+    sizes: Annotated[str, typer.Option("--sizes", metavar="50,100,...", help="Examples that are learned from.")],
+    override: Override = None,
+    runs: Runs = Path("runs"),
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it there: .png, .svg or .pdf.")
+    ] = None,
+    no_plugin: NoPlugin = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")] = False,
+) -> Answer | None:
+    """Compare at several sizes of the target set: see where transfer stops helping."""
+    from autoxfer.config import load_config  # noqa: PLC0415
+    from autoxfer.terminal import curved  # noqa: PLC0415
+
+    checked, numbers = load_config(config, override or (), disable=no_plugin or ()), curved.numbers(sizes)
+    from autoxfer import curve as curves  # noqa: PLC0415 - torch, once the configuration is known to be right
+    from autoxfer.explaining import figure  # noqa: PLC0415
+
+    if plot is not None:
+        figure.check(plot)
+    observers = [] if quiet else [curved.Teller()]
+    found = curves.trace(checked, numbers, runs, observers, lambda text: print(text, file=sys.stderr))
+    if plot is not None:
+        curved.draw(found, plot)
+    if json:
+        return Answer(found.as_dict())
+    print("\n".join(curved.lines(found)))
+    return None
+
+
 @app.command(name="list")
 def list_runs(runs: Runs = Path("runs"), json: Json = False) -> Answer | None:
     """List the runs, their winners, and what is left to do."""

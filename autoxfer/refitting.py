@@ -53,6 +53,8 @@ def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any
         default_steps=lambda batch: tuning.default_steps(n_train, batch),
         choice=Choice.of(notes),
         scale=(center, spread),
+        smoothing=setting.config.task.label_smoothing,
+        precision=setting.config.precision,
     )
     try:
         candidate = bench.train(job)

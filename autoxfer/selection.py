@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,6 +100,27 @@ def resume(
     setting = replace(prepare(load_config(folder.config), settings), earlier=earlier.kept(folder.earlier))
     setting.compare(folder)
     return _Run(setting, folder, settings, observers).finish()
+
+
+def compare(setting: Setting, folder: RunFolder, seen: Looks, observers: Sequence[Observer] = ()) -> RunRecord:
+    """Search and judge, nothing more: no winner is shipped, nothing logged. A folder with a record gives that.
+
+    ``seen`` is the look at the guard that has been taken for it. Called again after a kill, it goes on.
+    """
+    if folder.result.is_file():
+        return closing.read_record(json.loads(folder.result.read_text(encoding="utf-8")))
+    run = _Run(setting, folder, tracking.TrackingSettings("", folder.path.parent, enabled=False), observers, looks=seen)
+    with folder.owned():
+        with run._stage("search"):
+            results = search(setting, folder, run._bench, run._tell)
+        with run._stage("guard"):
+            finalists = {result.id: run._finalist(result) for result in results if result.best is not None}
+            verdicts = run._judge(results, finalists, exploratory=seen.number > 1)
+            run._write_losses(finalists)
+        chosen = choose(finalists, verdicts, setting.config.guard.when_undecided)
+        record = run._record(results, finalists, verdicts, chosen, run._test(finalists))
+        runfolder.write_json(folder.result, record.as_dict())
+    return record
 
 
 @final

@@ -147,6 +147,9 @@ class Setting:
             labels=self.labels,
             targets=self.targets,
             default_steps=lambda batch: tuning.default_steps(n_train, batch),
+            calibrates=self.config.calibration == "temperature",
+            smoothing=self.config.task.label_smoothing,
+            precision=self.config.precision,
         )
 
     def describe(self, folder: RunFolder) -> None:
@@ -231,13 +234,13 @@ def read(config: RunConfig, settings: TrackingSettings | None = None) -> Materia
         raise InputError(
             "no group: these data do not say which examples belong together", repr(spec.group), "task.group"
         )
-    metric = get_metric(config.task.metric, dataset.schema.task, len(dataset.schema.classes))
-    with fetched(specs, settings) as local:
-        sources = {spec.name: loader.load(spec) for spec, loader in zip(local, loaders, strict=True)}
     if spec.time is not None and dataset.times is None:
         raise InputError("no time: these data do not say when an example was taken", repr(spec.time), "task.time")
     if spec.weight is not None and dataset.weights is None:
         raise InputError("no weight: these data have none for an example", repr(spec.weight), "task.weight")
+    metric = get_metric(config.task.metric, dataset.schema.task, len(dataset.schema.classes))
+    with fetched(specs, settings) as local:
+        sources = {spec.name: loader.load(spec) for spec, loader in zip(local, loaders, strict=True)}
     _check_names(sources)
     return Material(dataset, metric, sources, strategies, device)
 

@@ -49,11 +49,21 @@ def test_what_did_well_elsewhere_is_dropped_once_the_order_here_is_another(tmp_p
     good = search(tmp_path / "good.log", 1.0, 60, EARLIER)
     bad = search(tmp_path / "bad.log", -1.0, 60, EARLIER)
     assert len(taken(good)) == int(SHARE * 60)
-    assert len(taken(bad)) == ENOUGH
+    assert len(taken(bad)) <= ENOUGH
     counts = bad.warm_start()
     assert counts is not None
-    assert counts["used"] == ENOUGH
+    assert counts["used"] == len(taken(bad))
     assert counts["dropped"] > 0
+
+
+def test_three_that_are_all_worse_than_half_of_the_others_are_enough() -> None:
+    warm = WarmStart.of(EARLIER, SPACE, 0, 50)
+    told = [
+        Trial(2 * k + 1, seed.params, Outcome("complete", Score(0.1, 0.1, 0.0))) for k, seed in enumerate(warm.seeds)
+    ]
+    cold = [Trial(2 * k, {"x": 0.0, "y": 0.0}, Outcome("complete", Score(k / 4, k / 4, 0.0))) for k in range(4)]
+    assert not warm.misleads([*cold, *told[:2]])
+    assert warm.misleads([*cold, *told[:3]])
 
 
 def test_a_cold_search_knows_nothing_of_warm_ones(tmp_path: Path) -> None:

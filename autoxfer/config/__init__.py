@@ -67,6 +67,9 @@ class TaskConfig(Section):
     )
     ignore: list[StrictStr] = Field(default=[], description="names of columns that are not to be learned from")
     metric: StrictStr | None = Field(default=None, description="a metric's name; by default the task's")
+    label_smoothing: Number = Field(
+        default=0.0, ge=0, lt=1, description="a number from 0 to below 1: share of the uniform distribution in labels"
+    )
     name: StrictStr = Field(
         default="", pattern=checks.NAME, description="letters, digits, '.', '_' and '-': the registered name"
     )
@@ -201,6 +204,14 @@ class RunConfig(Section):
         description="tested or refit: whether the winner's recipe is trained again on all but test, not certified",
     )
     seed: StrictInt = Field(default=0, ge=0, description="a whole number of at least 0")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="auto, float32 or bfloat16: of training steps; auto: bfloat16 on a GPU that knows it",
+    )
+    calibration: Literal["temperature", "none"] = Field(
+        default="temperature",
+        description="temperature or none: whether probabilities are calibrated on the tune split; no answer changes",
+    )
     warm_start: StrictStr | None = Field(
         default=None,
         min_length=1,
@@ -211,6 +222,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _one_guard(self) -> RunConfig:
+        if self.task.time is not None and (self.task.group is not None or self.guard.folds is not None):
+            other = "task.group, whose groups would have to be cut" if self.task.group is not None else "guard.folds"
+            raise Refused(f"no task.time beside {other}", show(self.task.time), "task", "time")
         if self.guard.folds is not None and self.task.splits and "guard" in self.task.splits:
             expected = "no size of guard beside guard.folds, since every fold is the guard once"
             raise Refused(expected, show(self.task.splits["guard"]), "task", "splits", "guard")
@@ -222,9 +236,6 @@ class RunConfig(Section):
         names: list[str] = []
         for index, item in enumerate(items or ()):
             first = next((place for place, name in enumerate(names) if name.lower() == item.name.lower()), None)
-        if self.task.time is not None and (self.task.group is not None or self.guard.folds is not None):
-            other = "task.group, whose groups would have to be cut" if self.task.group is not None else "guard.folds"
-            raise Refused(f"no task.time beside {other}", show(self.task.time), "task", "time")
             if first is not None:  # in lower case they are the same folder on some disks
                 second = str(index) if names[first] == item.name else f"{item.name!r} at {index}"
                 raise Refused("every name once", f"{names[first]!r} at {first} and {second}", index)

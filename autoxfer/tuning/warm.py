@@ -2,8 +2,9 @@
 
 A source of good parameters may mislead: where the two tasks' scores run against each other, a model that is told both
 searches in the wrong place. So what is taken over are trials and nothing else. They are at most a fifth of the study's,
-one after each that the sampler proposes for itself; no range is narrowed, no score is carried over; and where the
-order in which they did well there says nothing about the order here, the rest of them are left out.
+one after each that the sampler proposes for itself; no range is narrowed, no score is carried over. The rest of them
+are left out where the first three are all worse than half of what the sampler proposed, or where six or more came out
+in an order that has nothing of the earlier one.
 
 What it gains and costs was measured by ``python examples/evidence/warm_start.py``, whose table stands there.
 """
@@ -22,6 +23,7 @@ from autoxfer.tuning.spaces import Space, clip
 
 SHARE = 0.2  # of a study's trials, at most
 N_COLD = 10  # trials before the sampler models anything, in place of its own number
+FEW = 3  # told ones from which they are held against what the sampler proposed
 ENOUGH = 6  # told ones from which their order is held against the earlier one
 
 
@@ -62,11 +64,13 @@ class WarmStart:
         return self.seeds[place].params
 
     def misleads(self, closed: Sequence[Trial]) -> bool:
-        """Whether enough of them are told, and their order here has nothing of the earlier one."""
+        """Whether those that are told are worse than what the sampler proposed, or their order here is another."""
         told = self._told(closed)
-        if len(told) < ENOUGH:
-            return False
-        return _spearman([seed.rank for seed, _ in told], [rank for _, rank in told]) <= 0
+        places = {self._number(place) for place in range(len(self.seeds))}
+        cold = [_rank(trial) for trial in closed if trial.number not in places]
+        if len(told) >= FEW and cold and max(rank for _, rank in told) < float(np.median(cold)):
+            return True
+        return len(told) >= ENOUGH and _spearman([seed.rank for seed, _ in told], [rank for _, rank in told]) <= 0
 
     def count(self, closed: Sequence[Trial]) -> dict[str, int]:
         """Say for the record how many were on offer, were tried, and were left out."""
@@ -84,9 +88,14 @@ class WarmStart:
         for place, seed in enumerate(self.seeds):
             trial = known.get(self._number(place))
             if trial is not None and dict(trial.params) == dict(seed.params):
-                score = trial.outcome.score
-                told.append((seed, -math.inf if score is None or math.isnan(score.rank) else score.rank))
+                told.append((seed, _rank(trial)))
         return told
+
+
+def _rank(trial: Trial) -> float:
+    """Give how good a trial was; one that failed is the worst."""
+    score = trial.outcome.score
+    return -math.inf if score is None or math.isnan(score.rank) else score.rank
 
 
 def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
