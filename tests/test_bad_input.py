@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -230,6 +231,28 @@ def listed(spoil: Callable[[Path], object], *overrides: str) -> Arrange:
         (home / "list.csv").write_text(table(lines, "file,label"))
         spoil(home)
         return options("task.data=list.csv", *overrides)(home)
+
+    return arrange
+
+
+def saved_set(*splits: str, cut: bool = False, target: str = "label") -> Arrange:
+    """Take for data a set, or a set of splits, as Hugging Face's ``datasets`` saves it; spoil it."""
+
+    def arrange(home: Path) -> list[str]:
+        columns = {"x": [float(row[0]) for row in rows()], "label": [row[2] for row in rows()]}
+        for name in splits or ("",):
+            folder = home / "saved" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "data-00000-of-00001.arrow"
+            content = pa.table(columns)
+            with pa.ipc.new_stream(path, content.schema) as writer:
+                writer.write_table(content)
+            if cut:
+                path.write_bytes(path.read_bytes()[:500])
+            (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": path.name}]}))
+        if splits:
+            (home / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+        return options("task.data=saved", f"task.target={target}")(home)
 
     return arrange
 
@@ -618,6 +641,33 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         ("AUTOXFER_MEMORY_GB", "gigabytes", "'much'"),
     ),
     "images_of_one_class": (folder(lambda path: shutil.rmtree(path / "dog")), ("'cat'",)),
+    # Arrow
+    "arrow_missing": (options("task.data=t.arrow"), ("task.data", "no t.arrow")),
+    "arrow_empty": (file("t.arrow", "", "task.data=t.arrow"), ("task.data", "empty file")),
+    "arrow_of_prose": (file("t.arrow", "prose " * 99, "task.data=t.arrow"), ("t.arrow", "a whole Arrow file")),
+    "arrow_cut_short": (saved_set(cut=True), ("data-00000-of-00001.arrow", "a whole Arrow file")),
+    "feather_cut_short": (file("t.feather", b"ARROW1\0\0more", "task.data=t.feather"), ("t.feather", "a whole Arrow")),
+    "saved_set_without_train": (saved_set("test", "validation"), ("saved", "a split called train", "test, validation")),
+    "saved_set_without_its_folder": (
+        both(
+            saved_set("train", "test"),
+            made(lambda home: shutil.rmtree(home / "saved" / "test"), "run", "run.yaml", "-o", "task.data=hf:saved"),
+        ),
+        ("a folder for the split 'test'", "dataset_dict.json"),
+    ),
+    "saved_set_of_bad_json": (
+        both(saved_set("train"), file("saved/train/state.json", "{", "task.data=saved")),
+        ("state.json", "JSON"),
+    ),
+    "saved_set_of_no_target": (saved_set("train", target="lable"), ("task.target", "'lable'", "nearest: 'label'")),
+    "hub_out_of_reach": (
+        options("task.data=hf:nobody/nothing"),
+        ("task.data", "a data set on a hub that answers", "no file nobody/nothing"),
+    ),
+    "hub_folder_of_nothing": (
+        made(lambda home: (home / "empty").mkdir(exist_ok=True), "run", "run.yaml", "-o", "task.data=hf:empty"),
+        ("empty", "save_to_disk", "none of them"),
+    ),
     # sources
     "source_twice_by_its_weights_name": (
         options(

@@ -48,7 +48,7 @@ def read(location, **spec):
 
 
 def test_every_reader_comes_through_an_entry_point():
-    assert {reader.name for reader in readers()} == {"sklearn", "npz", "folder", "table"}
+    assert {reader.name for reader in readers()} == {"sklearn", "npz", "folder", "table", "arrow"}
 
 
 # scikit-learn

@@ -11,7 +11,7 @@ import numpy as np
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, hookimpl
 from autoxfer.gallery import read_images
 from autoxfer.pictures import SUFFIXES
-from autoxfer_builtins.reading import PARTS, locate, no_groups
+from autoxfer_builtins.reading import PARTS, locate, no_groups, saved
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class FolderReader(DatasetReader):
     def reads(self, spec: DataSpec) -> bool:
         """Whether it is a folder, or a name that could only be one."""
         path = spec.directory / Path(spec.location).expanduser()
-        return path.is_dir() or (not path.exists() and ":" not in spec.location and not path.suffix)
+        return (path.is_dir() and not saved(path)) or (
+            not path.exists() and ":" not in spec.location and not path.suffix
+        )
 
     def read(self, spec: DataSpec) -> Dataset:
         """Read every image. Raises InputError: no classes, no images, many that cannot be read."""

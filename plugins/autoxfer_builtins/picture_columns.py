@@ -33,6 +33,20 @@ class Embedded(Sequence[Any]):
         return Embedded(self._give, [self._rows[place] for place in places])
 
 
+def chain(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    """Put columns one below the other."""
+    if not all(isinstance(part, Embedded) for part in parts):
+        return [value for part in parts for value in part]
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def give(row: int) -> Content | None:
+        place = int(np.searchsorted(starts, row, side="right")) - 1
+        found: Content | None = parts[place][row - int(starts[place])]
+        return found
+
+    return Embedded(give, range(int(starts[-1])))
+
+
 def pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
     """Take some rows of a column."""
     return values.pick(rows) if isinstance(values, Embedded) else [values[row] for row in rows]

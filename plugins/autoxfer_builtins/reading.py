@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autoxfer import DataSpec, InputError, as_text
 
 PARTS = ("train", "tune", "validation", "val", "guard", "test")
+SAVED = ("state.json", "dataset_dict.json")  # in a folder that datasets' save_to_disk wrote
 LABELS = ("label", "labels", "target", "class", "y")
 
 
@@ -28,6 +29,11 @@ def locate(spec: DataSpec) -> Path:
     return path
 
 
+def saved(path: Path) -> bool:
+    """Whether a folder holds a data set as ``save_to_disk`` of Hugging Face's ``datasets`` writes it."""
+    return any((path / name).is_file() for name in SAVED)
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Say which of ``words`` is the likeliest to be meant: ", nearest 'label'", or nothing."""
     plain = {one.lower(): one for one in words}
@@ -37,7 +43,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def unknown_target(spec: DataSpec, names: list[str]) -> InputError:
     """Make the error for a target that the data does not have."""
-    found = f"{spec.target!r}{nearest(spec.target or '', names)}"
+    found = f"{spec.target!r}{nearest(str(spec.target or ''), names)}"
     return InputError(f"one of {', '.join(names)}", found, "task.target")
 
 

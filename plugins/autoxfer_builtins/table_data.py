@@ -41,6 +41,7 @@ READ: dict[str, tuple[str, Callable[[Sequence[Any], str], Any]]] = {  # meaning 
     "time": ("times", moments),
     "weight": ("weights", weigh),
 }
+NOTHING: Mapping[str, tuple[str, ...]] = {}
 NO_LABEL = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # "None" may be a class
 
 
@@ -57,16 +58,28 @@ class TableReader(DatasetReader):
     def read(self, spec: DataSpec) -> Dataset:
         """Read the whole table. Raises InputError: ragged, empty, no such target, nothing of use, infinite numbers."""
         path = locate(spec)
-        return from_table(read_csv(path) if path.suffix.lower() == ".csv" else read_parquet(path), spec, path)
+        if path.suffix.lower() == ".csv":
+            return from_table(read_csv(path), spec, path)
+        columns = read_parquet(path)
+        return from_table(columns.values, spec, path, columns.classes)
 
 
-def from_table(table: Table, spec: DataSpec, path: Path) -> Dataset:
+def from_table(
+    table: Table,
+    spec: DataSpec,
+    path: Path,
+    known: Mapping[str, tuple[str, ...]] = NOTHING,  # column -> names of its classes, in their order
+    told: Sequence[str] = (),
+) -> Dataset:
     """Tell what the columns of a table, read from ``path``, are. Raises InputError."""
-    warnings: list[str] = []
+    warnings = list(told)
     target = _target(list(table), spec, warnings)
+    if target in known:
+        spec = replace(spec, task=spec.task or "classification")
     meanings = _meanings(list(table), spec, target)
     table, labels = _labelled(table, target, warnings, path.name)
     y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
+    y, classes = _in_order(y, classes, known.get(target, ()))
     features = {name: values for name, values in table.items() if name not in meanings}
     schema = Schema("table", "classification" if classes else "regression", (), "float32", classes, target=target)
     data = Dataset(path.stem, schema, y, y, **_beside(table, meanings, path.name))
@@ -79,6 +92,16 @@ def from_table(table: Table, spec: DataSpec, path: Path) -> Dataset:
         raise InputError("columns to learn from beside the target", "none that is of use", path.name)
     examples, texts = _examples(schema, features, warnings, path.name)
     return replace(data, schema=schema, examples=examples, texts=texts, warnings=tuple(warnings))
+
+
+def _in_order(
+    y: NDArray[Any], classes: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Bring the classes into the order that the data set gives them."""
+    if not classes or not set(classes) <= set(names):
+        return y, classes
+    ordered = tuple(name for name in names if name in classes)
+    return np.array([ordered.index(name) for name in classes], dtype=np.int64)[y], ordered
 
 
 def _beside(table: Table, meanings: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from autoxfer import InputError
+from autoxfer_builtins.arrow_tables import Columns, check_names, columns_of, features_of
+from autoxfer_builtins.picture_columns import Embedded
 
 Table = Mapping[str, Sequence[Any]]
 
@@ -30,36 +32,46 @@ def read_csv(path: Path) -> Table:
             raise InputError(
                 f"{len(header)} values in every row, as in the header", f"{len(row)} in line {line}", path.name
             )
-    return _checked(header, [list(cells) for cells in zip(*(row for _, row in rows[1:]), strict=True)], path.name)
+    columns = [list(cells) for cells in zip(*(row for _, row in rows[1:]), strict=True)]
+    check_columns(header, columns, path.name)
+    return dict(zip(header, columns, strict=True))
 
 
-def read_parquet(path: Path) -> Table:
-    """Read plain values. Raises InputError on what is no Parquet file, and on columns of anything else."""
+def read_parquet(path: Path) -> Columns:
+    """Read plain values and images. Raises InputError on what is no Parquet file, and on columns of anything else."""
+    columns = read_parquet_columns(path)
+    if columns.nested:
+        found = f"a list in column {columns.nested[0]!r}"
+        raise InputError("numbers, strings, booleans, dates and images", found, path.name)
+    check_columns(list(columns.values), list(columns.values.values()), path.name)
+    return columns
+
+
+def read_parquet_columns(path: Path) -> Columns:
+    """Read plain values and images. Raises InputError on what is no Parquet file."""
     import pyarrow as pa  # noqa: PLC0415  (heavy, and needed for this kind of file alone)
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        table = pq.read_table(path)
-        columns = [column.to_pylist() for column in table.columns]
+        table = pq.ParquetFile(path).read()
+        return columns_of(table, features_of(table, path.name), path.parent, path.name)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError("a Parquet file", str(error).splitlines()[0], path.name) from None
-    return _checked(list(table.column_names), columns, path.name)
 
 
-def _checked(header: list[str], columns: list[list[Any]], where: str) -> Table:
-    """Check that columns are named once and hold plain values."""
+def check_columns(header: list[str], columns: Sequence[Sequence[Any]], where: str) -> None:
+    """Check that columns are named once and hold plain values. Raises InputError."""
     if len(header) < 2:
         raise InputError("a header with at least two columns", f"{header}", where)
     if not columns or not columns[0]:
         raise InputError("at least one row", "a header only", where)
-    twice = sorted({name for name in header if header.count(name) > 1 or not name})
-    if twice:
-        raise InputError("columns of different names", f"{twice[0]!r}, {header.count(twice[0])} times", where)
+    check_names(header, where)
     if len(columns[0]) < 2:
         raise InputError("rows to learn from and rows to judge by", "one row", where)
-    for name, values in zip(header, columns, strict=True):
+    for name, values in zip(header, columns, strict=False):
+        if isinstance(values, Embedded):
+            continue
         strange = next((value for value in values if isinstance(value, (list, dict, tuple, bytes))), None)
         if strange is not None:
             kind = type(strange).__name__
             raise InputError("numbers, strings, booleans and dates", f"a {kind} in column {name!r}", where)
-    return dict(zip(header, columns, strict=True))
