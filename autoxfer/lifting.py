@@ -74,18 +74,16 @@ class _Lifting:
         return _attribute(self.module, str(node.target))
 
     def copied(self, node: fx.Node) -> fx.Node:
-        """Copy a node with all that it needs, earliest first."""
-        waiting = [node]
+        """Copy a node with all that it needs, in the program's order."""
+        needed, waiting = set[fx.Node](), [node]
         while waiting:
-            current = waiting[-1]
-            inputs = current.all_input_nodes if layer_of(current) is None else [activation(current)]
-            needed = [each for each in inputs if each not in self.known and not _is_size(each)]
-            if current in self.known or not needed:
-                waiting.pop()
-                if current not in self.known:
-                    self.known[current] = self._copy(current)
-            else:
-                waiting += needed
+            current = waiting.pop()
+            if current in needed or current in self.known or _is_size(current):
+                continue
+            needed.add(current)
+            waiting += current.all_input_nodes if layer_of(current) is None else [activation(current)]
+        for current in sorted(needed, key=self.order.__getitem__):
+            self.known[current] = self._copy(current)
         return self.known[node]
 
     def network(self, end: fx.Node, head: nn.Linear | None = None) -> fx.GraphModule:
@@ -115,15 +113,24 @@ class _Lifting:
             return self._layer(node, path)
         args = _with_free_batch(node) if node.target in _SHAPES else node.args
         args, kwargs = fx.node.map_arg((args, dict(node.kwargs)), lambda each: self._mapped(each, node))
+        args, kwargs = fx.node.map_aggregate((args, kwargs), lambda each: self._placed(each, node))
         return self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
+
+    def _placed(self, value: Any, user: fx.Node) -> Any:
+        """Put what a program makes by itself (a range, a mask) where the batch is, not where it was exported."""
+        return self.graph.call_function(getattr, (self._latest(user), "device")) if _is_device(value) else value
+
+    def _latest(self, user: fx.Node) -> fx.Node:
+        """Find the last batch before a node."""
+        latest = [each for each in self.batches if self.order[each] < self.order[user] and each in self.known]
+        return self.known[latest[-1]]
 
     def _mapped(self, node: fx.Node, user: fx.Node) -> fx.Node:
         """Find the copy of a value; a size is asked of the latest batch, so that nothing else has to stay alive."""
         if not _is_size(node):
             return self.known[node]
         if node.target is ATEN.sym_size.int:
-            latest = [each for each in self.batches if self.order[each] < self.order[user] and each in self.known]
-            return self.graph.call_function(ATEN.sym_size.int, (self.known[latest[-1]], 0))
+            return self.graph.call_function(ATEN.sym_size.int, (self._latest(user), 0))
         args = fx.node.map_arg(node.args, lambda each: self._mapped(each, user))
         return self.graph.call_function(node.target, args)  # type: ignore[arg-type]
 
@@ -200,6 +207,10 @@ def _is_batch(node: fx.Node) -> bool:
 
 def _is_size(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.SymInt)
+
+
+def _is_device(value: Any) -> bool:
+    return isinstance(value, torch.device)
 
 
 def _is_fixed(value: Any) -> bool:

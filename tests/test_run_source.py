@@ -80,6 +80,7 @@ class Tokens(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
         y = self.norm(x)
+        y = y + torch.arange(10, device=y.device)[:, None] / 10  # positions, made where it was exported
         split = [f(y).view(y.shape[0], 10, 2, 4).transpose(1, 2) for f in (self.query, self.key, self.value)]
         x = x + nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).reshape(y.shape[0], 10, 8)
         logits: Tensor = self.head(x[:, 0])
@@ -194,6 +195,12 @@ def test_a_lifted_winner_is_cut_where_one_tensor_is_alive(winners: Any) -> None:
     names = [[tap.name for tap in load(winners[kind][0]).taps] for kind in ("convolutions", "attention")]
     assert names[0] == ["input", "module.0", "module.1.conv", "last"]
     assert names[1] == ["input", "module.patches", "last"]
+
+
+def test_a_lifted_winner_computes_wherever_it_is_moved(winners: Any) -> None:
+    for kind in ("convolutions", "attention"):
+        body = load(winners[kind][0]).suffix().to("meta")
+        assert body(torch.empty(2, 3, 12, 12, device="meta")).is_meta
 
 
 def test_layers_are_layers_again_and_dropout_and_statistics_work_in_training(winners: Any) -> None:
