@@ -87,7 +87,7 @@ def get_metric(name: str | None, task: Task, n_classes: int | None = None) -> Me
     """Find a metric by name; None is the task's default. Raises InputError with the names there are."""
     table = MULTILABEL if task == "multilabel" else METRICS
     names = [metric.name for metric in table.values() if metric.task == task]
-    name = names[0] if name is None else name
+    name = names[0] if name is None else usual_name(name)
     if name in names:
         if table[name].binary and n_classes not in (None, 2):
             raise InputError(f"two classes for {name} (f1_macro takes more)", f"{n_classes} classes", "task.metric")
@@ -95,6 +95,12 @@ def get_metric(name: str | None, task: Task, n_classes: int | None = None) -> Me
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise InputError(f"a metric for {task}: {', '.join(names)}", f"{name!r}{hint}", "task.metric")
+
+
+def usual_name(name: str) -> str:
+    """Find our name for one of scikit-learn's or torchmetrics'; any other stays as it is."""
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_").removeprefix("neg_")
+    return ALIASES.get(plain, plain)
 
 
 def _mistakes(predictions: Floats, labels: Labels) -> Floats:
@@ -110,6 +116,13 @@ def _cross_entropies(predictions: Floats, labels: Labels) -> Floats:
     return losses
 
 
+def _brier_scores(predictions: Floats, labels: Labels) -> Floats:
+    """Squared distance to the truth; of two classes half of it, which is one class's own."""
+    truth = np.eye(predictions.shape[1])[labels.astype(np.int64)]
+    distances: Floats = np.square(predictions - truth).sum(axis=1)
+    return distances / 2 if predictions.shape[1] == 2 else distances
+
+
 def _errors(predictions: Floats, labels: Labels) -> Floats:
     errors: Floats = predictions - labels.astype(np.float64)
     return errors
@@ -121,6 +134,11 @@ def _squared_errors(predictions: Floats, labels: Labels) -> Floats:
 
 def _absolute_errors(predictions: Floats, labels: Labels) -> Floats:
     return _average(np.abs(_errors(predictions, labels)))
+
+
+def _relative_errors(predictions: Floats, labels: Labels) -> Floats:
+    sizes = np.maximum(np.abs(labels.astype(np.float64)), SMALLEST)
+    return _average(np.abs(_errors(predictions, labels)) / sizes)
 
 
 def _shares_of_roots(predictions: Floats, labels: Labels) -> Floats:
@@ -177,6 +195,33 @@ def _whole(
     return Metric(name, task, True, True, kind, _share_right, statistic.losses, statistic, binary=binary)
 
 
+ALIASES = {  # scikit-learn's and torchmetrics' names, scorers' "neg_" left out
+    "roc_auc": "auroc",
+    "roc_auc_ovr": "auroc",
+    "roc_auc_score": "auroc",
+    "auc": "auroc",
+    "pr_auc": "average_precision",
+    "average_precision_score": "average_precision",
+    "accuracy_score": "accuracy",
+    "exact_match": "accuracy",
+    "f1_score": "f1",
+    "balanced_accuracy_score": "balanced_accuracy",
+    "recall_macro": "balanced_accuracy",
+    "matthews_corrcoef": "mcc",
+    "cohen_kappa_score": "cohen_kappa",
+    "precision_score": "precision",
+    "recall_score": "recall",
+    "cross_entropy": "log_loss",
+    "brier_score_loss": "brier_score",
+    "brier": "brier_score",
+    "hamming": "hamming_loss",
+    "root_mean_squared_error": "rmse",
+    "mean_squared_error": "mse",
+    "mean_absolute_error": "mae",
+    "mean_absolute_percentage_error": "mape",
+    "r2_score": "r2",
+}
+
 METRICS = {  # the first of each task is its default
     metric.name: metric
     for metric in (
@@ -190,9 +235,16 @@ METRICS = {  # the first of each task is its default
         _whole("balanced_accuracy", statistics.BALANCED_ACCURACY),
         _whole("mcc", statistics.MCC),
         _whole("average_precision", statistics.AVERAGE_PRECISION),
+        _whole("f1_weighted", statistics.F1_WEIGHTED),
+        _whole("precision_macro", statistics.PRECISION_MACRO),
+        _whole("precision", statistics.PRECISION, binary=True),
+        _whole("recall", statistics.RECALL, binary=True),
+        _whole("cohen_kappa", statistics.COHEN_KAPPA),
+        Metric("brier_score", "classification", False, False, "real", _mean, _brier_scores),
         Metric("rmse", "regression", False, False, "real", _root_mean, _shares_of_roots),
         Metric("mse", "regression", False, False, "real", _mean, _squared_errors),
         Metric("mae", "regression", False, False, "real", _mean, _absolute_errors),
+        Metric("mape", "regression", False, False, "real", _mean, _relative_errors),
         Metric("r2", "regression", True, False, "real", _explained, _unexplained),
     )
 }

@@ -115,6 +115,39 @@ def _f1(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return ratio(2 * hits, decided + actual)
 
 
+def _f1_weighted(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    hits, decided, actual = _tallies(answers, labels, weights)
+    return ratio((actual * ratio(2 * hits, decided + actual)).sum(dim=1), actual.sum(dim=1))
+
+
+def _precision_macro(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    hits, decided, actual = _tallies(answers, labels, weights)
+    present, lost = decided + actual, _undecided(answers, weights)
+    return ratio(hits, decided + lost[:, None]).sum(dim=1) / (present > 0).sum(dim=1).clamp(min=1)
+
+
+def _precision(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    hits, decided, _ = (tally[:, 1] for tally in _tallies(answers, labels, weights))
+    return ratio(hits, decided + _undecided(answers, weights))
+
+
+def _undecided(answers: Tensor, weights: Tensor) -> Tensor:
+    """Weigh the examples without an answer, (B,): whoever counts decisions counts them as wrong ones."""
+    return weights @ (answers[:, 0] < 0).to(weights)
+
+
+def _recall(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    hits, _, actual = (tally[:, 1] for tally in _tallies(answers, labels, weights))
+    return ratio(hits, actual)
+
+
+def _cohen_kappa(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    hits, decided, actual = _tallies(answers, labels, weights)
+    total = weights.sum(dim=1)
+    chance = (decided * actual).sum(dim=1)
+    return ratio(hits.sum(dim=1) * total - chance, total**2 - chance)
+
+
 def _balanced_accuracy(answers: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     hits, _, actual = _tallies(answers, labels, weights)
     return ratio(hits, actual).sum(dim=1) / (actual > 0).sum(dim=1).clamp(min=1)
@@ -181,5 +214,10 @@ AUROC = Statistic("AUROC", _auroc, decided=False)
 AVERAGE_PRECISION = Statistic("average precision", _average_precision, decided=False)
 BALANCED_ACCURACY = Statistic("balanced accuracy", _balanced_accuracy, decided=True)
 F1 = Statistic("F1", _f1, decided=True)
+COHEN_KAPPA = Statistic("Cohen's kappa", _cohen_kappa, decided=True)
+F1_WEIGHTED = Statistic("weighted F1", _f1_weighted, decided=True)
+PRECISION = Statistic("precision", _precision, decided=True)
+PRECISION_MACRO = Statistic("macro precision", _precision_macro, decided=True)
+RECALL = Statistic("recall", _recall, decided=True)
 F1_MACRO = Statistic("macro F1", _f1_macro, decided=True)
 MCC = Statistic("Matthews correlation", _mcc, decided=True)

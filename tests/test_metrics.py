@@ -82,7 +82,7 @@ def test_defaults_are_accuracy_and_rmse():
 def test_an_unknown_metric_is_answered_with_the_list_and_the_nearest():
     with pytest.raises(InputError, match=r"accuracy, log_loss.*'acuracy' \(did you mean accuracy\?\)"):
         get_metric("acuracy", "classification")
-    with pytest.raises(InputError, match="a metric for regression: rmse, mse, mae, r2, found 'accuracy'"):
+    with pytest.raises(InputError, match="a metric for regression: rmse, mse, mae, mape, r2, found 'accuracy'"):
         get_metric("accuracy", "regression")
 
 
@@ -97,3 +97,34 @@ def test_shapes_that_do_not_fit_are_refused():
         METRICS["accuracy"].value(GUESSES, CLASSES)
     with pytest.raises(ValueError, match=r"rmse needs predictions \(n,\)"):
         METRICS["rmse"].value(GUESSES[:, None], NUMBERS)
+
+
+def test_the_usual_names_of_other_libraries_are_understood() -> None:
+    for alias, name in {
+        "roc_auc": "auroc",
+        "neg_log_loss": "log_loss",
+        "F1_Score": "f1",
+        "recall_macro": "balanced_accuracy",
+    }.items():
+        assert get_metric(alias, "classification").name == name
+    for alias, name in {
+        "neg_root_mean_squared_error": "rmse",
+        "r2_score": "r2",
+        "mean_absolute_percentage_error": "mape",
+    }.items():
+        assert get_metric(alias, "regression").name == name
+
+
+def test_brier_scores_and_relative_errors_are_scikit_learns() -> None:
+    from sklearn import metrics as sk  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+    for n_classes in (2, 7):
+        p, y = rng.dirichlet(np.ones(n_classes), 200), rng.integers(0, n_classes, 200)
+        expected = sk.brier_score_loss(
+            y, p[:, 1] if n_classes == 2 else p, **({} if n_classes == 2 else {"labels": range(7)})
+        )
+        assert get_metric("brier_score", "classification").value(p, y) == pytest.approx(expected)
+    truth, guess = rng.normal(5, 1, 50), rng.normal(5, 1, 50)
+    expected = sk.mean_absolute_percentage_error(truth, guess)
+    assert get_metric("mape", "regression").value(guess, truth) == pytest.approx(expected)

@@ -32,6 +32,11 @@ def twin(name: str, p: np.ndarray, y: np.ndarray, weights: np.ndarray | None) ->
         "f1_macro": lambda: sk.f1_score(y, hard, average="macro", sample_weight=weights),
         "f1": lambda: sk.f1_score(y, hard, sample_weight=weights),
         "balanced_accuracy": lambda: sk.balanced_accuracy_score(y, hard, sample_weight=weights),
+        "f1_weighted": lambda: sk.f1_score(y, hard, average="weighted", sample_weight=weights),
+        "precision_macro": lambda: sk.precision_score(y, hard, average="macro", sample_weight=weights, zero_division=0),
+        "precision": lambda: sk.precision_score(y, hard, sample_weight=weights),
+        "recall": lambda: sk.recall_score(y, hard, sample_weight=weights),
+        "cohen_kappa": lambda: sk.cohen_kappa_score(y, hard, sample_weight=weights),
         "mcc": lambda: sk.matthews_corrcoef(y, hard, sample_weight=weights),
     }[name]()
 
@@ -97,7 +102,7 @@ def test_a_prediction_that_is_no_number_is_the_worst_answer(metric):
     p, y = answers(2)
     broken, worst = p.copy(), p.copy()
     broken[:9] = np.nan
-    worst[:9] = 1 - np.eye(2)[y[:9]] if metric.name != "mcc" else np.nan
+    worst[:9] = 1 - np.eye(2)[y[:9]] if metric.name not in ("mcc", "cohen_kappa") else np.nan
     assert metric.value(broken, y) <= metric.value(p, y)
     assert metric.value(broken, y) == pytest.approx(metric.value(worst, y), abs=0.1)
 
