@@ -20,22 +20,32 @@ PAPERS = Path(__file__).resolve().parents[1] / "examples" / "papers"
 sys.path.insert(0, str(PAPERS))
 
 import card_a1  # noqa: E402
+import card_a2  # noqa: E402
 import card_b1  # noqa: E402
 import card_b2  # noqa: E402
 import card_b3  # noqa: E402
 import card_c1  # noqa: E402
 import card_c2  # noqa: E402
+import card_d1  # noqa: E402
+import card_d2  # noqa: E402
+import card_d3  # noqa: E402
+import card_d4  # noqa: E402
 import phase_diagram  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 CARDS = {  # a card -> a figure that it expects, as printed
     card_a1: "(96.7)",
+    card_a2: "(0.489)",
     card_b1: "(+0.263)",
     card_b2: "(0.0100)",
     card_b3: "(-0.117)",
     card_c1: "(-2.4)",
     card_c2: "(-9.7)",
+    card_d1: "(0.372)",
+    card_d2: "(5.57)",
+    card_d3: "(0.875)",
+    card_d4: "(0.961 -> 0.406)",
     phase_diagram: "%)",
 }
 
@@ -111,6 +121,18 @@ def test_a_linear_network_that_starts_small_keeps_one_direction() -> None:
 def test_the_head_first_is_the_safer_start() -> None:
     trained = card_b3.average([card_b3.fine_tuned(seed) for seed in range(2)])
     assert fails(card_b3.summarise(*card_b3.simulate(240), trained)) == []
+
+
+def test_a_rich_kernel_gains_what_the_closed_form_says() -> None:
+    assert fails(card_d1.summarise(card_d1.simulate(20))) == []
+
+
+def test_a_linear_source_leaves_one_spike_in_the_kernel() -> None:
+    assert fails(card_d2.summarise([card_d2.simulate(seed) for seed in range(2)])) == []
+
+
+def test_a_ridge_after_a_collapse_is_negative_transfer_exactly_where_it_is_foretold() -> None:
+    assert fails(card_d3.summarise(card_d3.simulate(5))) == []
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.__name__)
