@@ -111,11 +111,9 @@ class Composed(nn.Module):
     def forward(self, stored: Tensor) -> Tensor:
         """(batch, *stored shape) of the stored dtype -> (batch, n_outputs)."""
         answer: Tensor = self.module(*self.reader(self.unpack(stored)))
-        if self.temperature != 1.0:
-            answer = answer / self.temperature
-        if not isinstance(self.center, Tensor) and (self.center, self.spread) == (0.0, 1.0):
-            return answer
-        return answer * self.spread + self.center
+        if isinstance(self.center, Tensor) or (self.center, self.spread) != (0.0, 1.0):
+            answer = answer * self.spread + self.center
+        return answer if self.temperature == 1.0 else answer / self.temperature
 
 
 @final

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -29,7 +30,9 @@ class Target:
 
     labels: NDArray[Any]  # (n,) class index, or values in their own units; (n, k) several labels 0/1, or values
     metric: Metric
-    center: Scale = 0.0  # of the train split's labels; predictions are spread * output + center
+    # Predictions are spread * output + center: of numbers the train split's; of classes and labels the center is what
+    # is added to their logits, so that those that are few count as much.
+    center: Scale = 0.0
     spread: Scale = 1.0
 
 
@@ -65,13 +68,12 @@ def probabilities(outputs: Tensor, target: Target) -> NDArray[np.float64]:
 
     Of several labels probabilities of each by itself, (n, k), and of several numbers (n, k) in their units.
     """
-    if target.metric.task == "classification":
-        return functional.softmax(outputs.double(), dim=1).cpu().numpy()
-    if target.metric.task == "multilabel":
-        return outputs.double().sigmoid().cpu().numpy()
-    if target.labels.ndim == 1:
+    if target.labels.ndim == 1 and target.metric.task == "regression":
         outputs = outputs[:, 0]
-    return np.asarray(outputs.double().cpu().numpy() * target.spread + target.center)
+    found = torch.from_numpy(outputs.double().cpu().numpy() * target.spread + target.center)
+    if target.metric.task == "classification":
+        return functional.softmax(found, dim=1).numpy()
+    return (found.sigmoid() if target.metric.task == "multilabel" else found).numpy()
 
 
 def measure(predictions: NDArray[np.float64], target: Target) -> Score:
