@@ -55,8 +55,9 @@ class TaskConfig(Section):
     """The target task."""
 
     data: StrictStr = Field(min_length=1, description="a path or scheme:NAME, as text: the target data set")
-    target: StrictStr | None = Field(
-        default=None, description="text, in quotes where it is a number: the label's column or key"
+    target: Annotated[StrictStr | tuple[StrictStr, ...] | None, BeforeValidator(checks.target)] = Field(
+        default=None,
+        description="text, in quotes where it is a number: the label's column or key, or a list of them",
     )
     group: StrictStr | None = Field(
         default=None, description="text, in quotes where it is a number: the column or key whose examples stay together"
@@ -74,7 +75,7 @@ class TaskConfig(Section):
         default="", pattern=checks.NAME, description="letters, digits, '.', '_' and '-': the registered name"
     )
     kind: Task | None = Field(
-        default=None, description="classification or regression; by default what the labels look like"
+        default=None, description="classification, multilabel or regression; by default what the labels look like"
     )
     splits: Annotated[dict[str, int | float] | None, BeforeValidator(checks.sizes)] = Field(
         default=None, description="sizes of train, tune, guard and test, as fractions or counts"

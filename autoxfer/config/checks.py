@@ -35,6 +35,20 @@ def stem(location: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._").lower()
 
 
+def target(value: Any) -> Any:
+    """Check the names of what is to be predicted: one, or a list of several."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list | tuple):
+        raise Refused("text, in quotes where it is a number, or a list of such", show(value))
+    if not value or not all(isinstance(name, str) and name for name in value):
+        wrong = next((name for name in value if not isinstance(name, str) or not name), value)
+        raise Refused("a column's name, or a list of names, in quotes where they are numbers", show(wrong))
+    if twice := next((name for name in value if value.count(name) > 1), None):
+        raise Refused("a list of different names", f"{show(twice)}, {value.count(twice)} times")
+    return tuple(value) if len(value) > 1 else value[0]
+
+
 def sizes(value: Any) -> Any:
     """Check the sizes of the splits: fractions below 1 and counts, together if need be."""
     if value is None:

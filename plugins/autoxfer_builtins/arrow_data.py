@@ -19,8 +19,9 @@ from autoxfer_builtins.arrow_tables import Columns, columns_of, features_of, rea
 from autoxfer_builtins.hub import download_data
 from autoxfer_builtins.picture_columns import chain
 from autoxfer_builtins.reading import PARTS, SAVED, locate, saved
-from autoxfer_builtins.table_data import SPLIT, from_table
+from autoxfer_builtins.table_data import from_table
 from autoxfer_builtins.table_files import check_columns, read_parquet_columns
+from autoxfer_builtins.targets import SPLIT, may_list
 
 SUFFIXES = (".arrow", ".feather")
 PREFIX = "hf:"
@@ -53,6 +54,7 @@ class ArrowReader(DatasetReader):
             columns = _saved(path, warnings)
         else:
             columns = _parquet(path, warnings)
+        columns = _without_lists(columns, may_list(spec), warnings)
         check_columns(list(columns.values), list(columns.values.values()), path.name)
         return from_table(columns.values, spec, path, columns.classes, warnings)
 
@@ -153,10 +155,18 @@ def _length(columns: Columns) -> int:
 
 def _without_nested(columns: Columns, warnings: list[str]) -> Columns:
     """Say which columns are left out, once."""
-    told = f"left out, lists and the like: {', '.join(columns.nested)}"
+    told = f"left out, structures and the like: {', '.join(columns.nested)}"
     if columns.nested and told not in warnings:
         warnings.append(told)
     return columns
+
+
+def _without_lists(columns: Columns, labels: tuple[str, ...], warnings: list[str]) -> Columns:
+    """Leave lists out that are not labels, and say so."""
+    others = [name for name in columns.lists if name not in labels]
+    if others:
+        warnings.append(f"left out, lists and the like: {', '.join(others)}")
+    return replace(columns, values={name: values for name, values in columns.values.items() if name not in others})
 
 
 def _json(path: Path) -> dict[str, Any]:

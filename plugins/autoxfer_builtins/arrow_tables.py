@@ -25,7 +25,8 @@ class Columns:
 
     values: Mapping[str, Sequence[Any]]
     classes: Mapping[str, tuple[str, ...]]  # column -> the names of its classes, in their order
-    nested: tuple[str, ...] = ()  # columns of lists and the like, which are left out
+    nested: tuple[str, ...] = ()  # columns of structures and the like, which are left out
+    lists: tuple[str, ...] = ()  # columns of lists of plain values, which may be labels and nothing else
 
 
 def read_ipc(path: Path) -> Any:
@@ -60,7 +61,7 @@ def columns_of(table: Any, features: Features, folder: Path, where: str) -> Colu
     check_names(table.column_names, where)
     values: dict[str, Sequence[Any]] = {}
     classes: dict[str, tuple[str, ...]] = {}
-    nested = []
+    nested, lists = [], []
     for name, column in zip(table.column_names, table.columns, strict=True):
         feature = features.get(name) if isinstance(features.get(name), dict) else None
         if _holds_images(column, feature or {}, pa):
@@ -68,11 +69,14 @@ def columns_of(table: Any, features: Features, folder: Path, where: str) -> Colu
         elif feature and feature.get("_type") == "ClassLabel" and feature.get("names"):
             classes[name] = tuple(map(str, feature["names"]))
             values[name] = _named(column.to_pylist(), classes[name], f"{where}: column {name!r}")
+        elif _holds_lists(column.type, pa):
+            lists.append(name)
+            values[name] = _named_lists(column.to_pylist(), feature or {}, f"{where}: column {name!r}")
         elif pa.types.is_nested(column.type):
             nested.append(name)
         else:
             values[name] = column.to_pylist()
-    return Columns(values, classes, tuple(nested))
+    return Columns(values, classes, tuple(nested), tuple(lists))
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -110,6 +114,21 @@ def _holds_images(column: Any, feature: Features, pa: Any) -> bool:
     except UnreadableError:
         return feature.get("_type") == "Image"
     return True
+
+
+def _holds_lists(kind: Any, pa: Any) -> bool:
+    """Whether the cells are lists of plain values."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(is_list and not pa.types.is_nested(kind.value_type) and not pa.types.is_binary(kind.value_type))
+
+
+def _named_lists(cells: list[Any], feature: Features, where: str) -> list[Any]:
+    """Replace codes by names in lists of labels that have names; others stay as they are."""
+    of = feature.get("feature")
+    names = of.get("names") if isinstance(of, dict) and of.get("_type") == "ClassLabel" else None
+    if not names:
+        return cells
+    return [None if cell is None else _named(cell, tuple(map(str, names)), where) for cell in cells]
 
 
 def _named(codes: Sequence[int | None], names: tuple[str, ...], where: str) -> list[str | None]:

@@ -11,7 +11,7 @@ import numpy as np
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, hookimpl
 from autoxfer.gallery import read_images
 from autoxfer.pictures import SUFFIXES
-from autoxfer_builtins.reading import PARTS, locate, no_groups, saved
+from autoxfer_builtins.reading import PARTS, locate, no_groups, one_target, saved
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class FolderReader(DatasetReader):
     def read(self, spec: DataSpec) -> Dataset:
         """Read every image. Raises InputError: no classes, no images, many that cannot be read."""
         folder = locate(spec)
-        if spec.target not in (None, "label", "class") or spec.task == "regression":
-            raise InputError("the folders' names as classes", f"target {spec.target!r}, {spec.task}", "task.target")
+        target = one_target(spec)
+        if target not in (None, "label", "class") or spec.task not in (None, "classification"):
+            raise InputError("the folders' names as classes", f"target {target!r}, {spec.task}", "task.target")
         no_groups(spec, "folders of images")
         warnings: list[str] = []
         found = _find(folder, warnings)
@@ -50,9 +51,7 @@ class FolderReader(DatasetReader):
         parts = {
             part: np.flatnonzero([one.part == part for one in found]) for part in {one.part for one in found} - {""}
         }
-        schema = Schema(
-            "image", "classification", gallery.pixels.shape[1:], "uint8", classes, target=spec.target or "label"
-        )
+        schema = Schema("image", "classification", gallery.pixels.shape[1:], "uint8", classes, target=target or "label")
         return Dataset(folder.resolve().name, schema, gallery.pixels, labels, parts, (*warnings, *gallery.warnings))
 
 

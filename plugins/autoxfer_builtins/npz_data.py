@@ -3,6 +3,9 @@
 Keys: ``images`` or ``features``, with ``labels``; or each with a prefix, ``train_``, ``val_``, ``test_`` and so on.
 ``class_names`` names the classes of ``labels``. A target X reads the key X instead, and ``X_names`` beside it. A group
 X reads the key X, with the same prefixes: which examples belong together; so do a time and a weight.
+
+Labels (n, k) are several for each example: whole numbers or booleans, all 0 or 1, whether each of k labels is true;
+fractions k numbers. ``class_names`` names the labels, ``target_names`` the numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +23,14 @@ from numpy.typing import NDArray
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, encode, hookimpl
 from autoxfer_builtins.reading import (
     PARTS,
+    Answers,
     group_codes,
     index,
     locate,
+    matrix_warnings,
     moments,
     numbers,
+    one_target,
     unknown_key,
     unknown_target,
     weigh,
@@ -67,10 +73,12 @@ class NpzReader(DatasetReader):
             if key is not None
         }
         names = _names(arrays, target)
-        schema, y = _labelled(np.concatenate(labels), names, spec, f"{path.name}: {target}")
-        dataset = _dataset(path, np.concatenate(examples), y, schema, parts)
+        _check_alike(labels, [prefix + target for prefix in prefixes], path.name, what="labels of one shape")
+        answers = _labelled(np.concatenate(labels), names, spec, f"{path.name}: {target}")
+        dataset = _dataset(path, np.concatenate(examples), answers, parts)
         return replace(
             dataset,
+            warnings=tuple(matrix_warnings(answers, spec)),
             groups=group_codes(*beside["group"]) if "group" in beside else None,
             times=moments(*beside["time"]) if "time" in beside else None,
             weights=weigh(*beside["weight"]) if "weight" in beside else None,
@@ -100,12 +108,13 @@ def _keys(arrays: Arrays, spec: DataSpec, where: str) -> tuple[str, str]:
     if kind is None:
         found = f"the keys {', '.join(arrays) or '(none)'}"
         raise InputError("the key images or features (or train_images, ...)", found, where)
-    target = "labels" if spec.target in (None, "label") else spec.target
+    asked = one_target(spec, ": an array (n, k) holds several labels or numbers")
+    target = "labels" if asked in (None, "label") else str(asked)
     if target not in bare:
         names = sorted(name for name in bare if name not in EXAMPLES and not name.endswith("_names"))
-        if spec.target is None or not names:
+        if asked is None or not names:
             raise InputError(f"the key labels beside {kind}", f"the keys {', '.join(arrays)}", where)
-        raise unknown_target(spec, names)
+        raise unknown_target(asked, names)
     return kind, target
 
 
@@ -122,8 +131,9 @@ def _pair(arrays: Arrays, kind: str, target: str, where: str) -> tuple[NDArray[A
     x, y = arrays[kind], arrays[target]
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1:
-        raise InputError(f"{target} of shape (n,)", f"shape {arrays[target].shape}", where)
+    if y.ndim not in (1, 2) or 0 in y.shape[1:]:
+        expected = f"{target} of shape (n,), or (n, k) with several labels or numbers for each example"
+        raise InputError(expected, f"shape {arrays[target].shape}", where)
     if x.ndim == 0 or len(x) != len(y):
         raise InputError(f"as many {target} as {kind}", f"{x.shape} and {y.shape}", where)
     if len(x) == 0:
@@ -151,45 +161,63 @@ def _beside(
     return values, f"{where}: {name}"
 
 
-def _check_alike(examples: list[NDArray[Any]], keys: list[str], where: str) -> None:
-    for key, array in zip(keys, examples, strict=True):
-        if array.shape[1:] != examples[0].shape[1:] or array.dtype != examples[0].dtype:
-            found = f"{examples[0].dtype} {examples[0].shape[1:]} and {array.dtype} {array.shape[1:]}"
-            raise InputError(f"examples of one shape and type in {keys[0]} and {key}", found, where)
+def _check_alike(arrays: list[NDArray[Any]], keys: list[str], where: str, what: str = "") -> None:
+    """Refuse parts whose examples differ in shape or type, or whose labels differ in shape. Raises InputError."""
+    for key, array in zip(keys, arrays, strict=True):
+        if array.shape[1:] != arrays[0].shape[1:] or (not what and array.dtype != arrays[0].dtype):
+            found = f"{arrays[0].dtype} {arrays[0].shape[1:]} and {array.dtype} {array.shape[1:]}"
+            raise InputError(f"{what or 'examples of one shape and type'} in {keys[0]} and {key}", found, where)
 
 
 def _names(arrays: Arrays, target: str) -> tuple[str, ...]:
-    """Find the class names that belong to the target; none where the file does not say."""
-    key = "class_names" if target == "labels" else f"{target}_names"
-    return tuple(str(name) for name in arrays[key].ravel()) if key in arrays else ()
+    """Find the names of the target's classes, labels or numbers; none where the file does not say."""
+    keys = ("class_names", "target_names") if target == "labels" else (f"{target}_names",)
+    found = next((arrays[key] for key in keys if key in arrays), None)
+    return () if found is None else tuple(str(name) for name in found.ravel())
 
 
-def _labelled(
-    labels: NDArray[Any], names: tuple[str, ...], spec: DataSpec, where: str
-) -> tuple[tuple[Literal["classification", "regression"], tuple[str, ...], str], NDArray[Any]]:
-    """Tell the task from the labels' type, unless the user says it: fractions are regression."""
-    task: Literal["classification", "regression"] = "classification"
+def _labelled(labels: NDArray[Any], names: tuple[str, ...], spec: DataSpec, where: str) -> Answers:
+    """Tell the task from the labels' type and shape, unless the user says it: fractions are regression."""
+    target = one_target(spec) or "label"
+    if labels.ndim == 2:
+        return _several(labels, names, spec, target, where)
+    if spec.task == "multilabel":
+        raise InputError("labels of shape (n, k) for multilabel", f"shape {labels.shape}", where)
     if spec.task == "regression" or (spec.task is None and labels.dtype.kind == "f"):
-        task = "regression"
-    if task == "regression":
-        return (task, (), spec.target or "label"), numbers(labels, where)
+        return Answers(numbers(labels, where), "regression", (), target)
     y, classes = index(labels, names, where)
-    return (task, classes, spec.target or "label"), y
+    return Answers(y, "classification", classes, target)
 
 
-def _dataset(path: Path, x: NDArray[Any], y: NDArray[Any], meaning: Any, parts: Mapping[str, Any]) -> Dataset:
+def _several(labels: NDArray[Any], names: tuple[str, ...], spec: DataSpec, target: str, where: str) -> Answers:
+    """Tell several labels from several numbers."""
+    k = labels.shape[1]
+    if names and len(names) != k:
+        raise InputError(f"a name for each of {k} columns of labels", f"{len(names)} names", where)
+    if spec.task == "classification":
+        raise InputError("labels of shape (n,) for classification", f"shape {labels.shape}", where)
+    if spec.task == "regression" or (spec.task is None and labels.dtype.kind == "f"):
+        names = names or tuple(f"output_{i}" for i in range(k))
+        return Answers(numbers(labels, where), "regression", (), target, names)
+    strange = labels[(labels != 0) & (labels != 1)] if labels.dtype.kind in "buif" else labels.ravel()
+    if len(strange):
+        raise InputError("0 and 1 as labels (n, k), or kind: regression for numbers", f"{strange[0]!s}", where)
+    names = names or tuple(f"label_{i}" for i in range(k))
+    return Answers(labels.astype(np.float32), "multilabel", names, target)
+
+
+def _dataset(path: Path, x: NDArray[Any], answers: Answers, parts: Mapping[str, Any]) -> Dataset:
     """Tell images from vectors by their axes, and check what they hold."""
-    task, classes, target = meaning
     if x.ndim == 2:
-        schema = Schema("vector", task, x.shape[1:], "float32", classes, target=target)
+        schema = answers.describe(Schema("vector", answers.task, x.shape[1:], "float32"))
     elif x.ndim == 3 or (x.ndim == 4 and x.shape[3] in (1, 3)):
-        schema = Schema("image", task, x.shape[1:], "uint8", classes, target=target)
+        schema = answers.describe(Schema("image", answers.task, x.shape[1:], "uint8"))
     else:
         expected = "images (n, height, width), or with 1 or 3 channels last; or vectors (n, width)"
         raise InputError(expected, f"shape {x.shape}", path.name)
     if 0 in x.shape:
         raise InputError("examples with something in them", f"shape {x.shape}", path.name)
-    return Dataset(path.stem, schema, encode(schema, x, path.name), y, dict(parts))
+    return Dataset(path.stem, schema, encode(schema, x, path.name), answers.y, dict(parts))
 
 
 @hookimpl

@@ -61,7 +61,6 @@ class PythonLoader(SourceLoader):
             card={**card.record, "model": spec.model, "weights": path.name, "options": dict(spec.options)},
         )
 
-
     def factory(self, spec: SourceSpec, shape: Sequence[int], n_outputs: int) -> Callable[[], nn.Module]:
         """Import the factory, and call it with the options. Raises InputError."""
         return _Factory(_find(spec), dict(spec.options), f"sources.{spec.name}.model")

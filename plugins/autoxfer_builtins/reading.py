@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoxfer import DataSpec, InputError, as_text
+from autoxfer import DataSpec, InputError, Schema, as_text
+from autoxfer.records import Task
 
 PARTS = ("train", "tune", "validation", "val", "guard", "test")
 SAVED = ("state.json", "dataset_dict.json")  # in a folder that datasets' save_to_disk wrote
 LABELS = ("label", "labels", "target", "class", "y")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The labels of all examples, and what they mean."""
+
+    y: NDArray[Any]  # (n,) int64 or float32; (n, k) float32
+    task: Task
+    classes: tuple[str, ...]
+    target: str  # what to call it
+    targets: tuple[str, ...] = ()
+
+    def describe(self, schema: Schema) -> Schema:
+        """Say in a schema what is to be predicted."""
+        return replace(schema, classes=self.classes, target=self.target, targets=self.targets)
+
+    def in_order(self, names: tuple[str, ...]) -> Answers:
+        """Bring the classes into the order that the data set gives them."""
+        if self.task != "classification" or not set(self.classes) <= set(names):
+            return self
+        ordered = tuple(name for name in names if name in self.classes)
+        place = np.array([ordered.index(name) for name in self.classes], dtype=np.int64)
+        return replace(self, y=place[self.y], classes=ordered)
 
 
 def locate(spec: DataSpec) -> Path:
@@ -41,10 +66,43 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; nearest: {plain[close[0]]!r}" if close else ""
 
 
-def unknown_target(spec: DataSpec, names: list[str]) -> InputError:
+def unknown_target(target: str, names: list[str]) -> InputError:
     """Make the error for a target that the data does not have."""
-    found = f"{spec.target!r}{nearest(str(spec.target or ''), names)}"
-    return InputError(f"one of {', '.join(names)}", found, "task.target")
+    return InputError(f"one of {', '.join(names)}", f"{target!r}{nearest(target, names)}", "task.target")
+
+
+def one_target(spec: DataSpec, hint: str = "") -> str | None:
+    """Take the one target's name, None where the user names none. Raises InputError for several."""
+    if isinstance(spec.target, tuple):
+        if len(spec.target) != 1:
+            raise InputError(f"one name as target{hint}", f"{len(spec.target)}", "task.target")
+        return spec.target[0]
+    return spec.target
+
+
+def not_several(spec: DataSpec, what: str) -> None:
+    """Refuse several labels where the data have one for each example. Raises InputError."""
+    if spec.task == "multilabel":
+        expected = f"classification or regression: {what} have one label for each example"
+        raise InputError(expected, spec.task, "task.kind")
+
+
+def called(names: Sequence[str]) -> str:
+    """Name several targets in a few words."""
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def matrix_warnings(answers: Answers, spec: DataSpec) -> list[str]:
+    """Warn of labels, or numbers, (n, k) that may be meant otherwise."""
+    k = answers.y.shape[1] if answers.y.ndim == 2 else 0
+    if answers.task == "multilabel" and (answers.y.sum(axis=1) == 1).all():
+        return [
+            f"every example has exactly one of {k} labels: if they exclude each other they are classes, and one target "
+            "that names the class is better"
+        ]
+    if answers.targets and spec.task is None and ((answers.y == 0) | (answers.y == 1)).all():
+        return [f"{k} numbers that are all 0 or 1 are read as numbers; kind: multilabel reads them as labels"]
+    return []
 
 
 def unknown_key(name: str, names: Iterable[str], what: str) -> InputError:
@@ -123,12 +181,12 @@ def weigh(values: Sequence[Any], where: str) -> NDArray[np.float32]:
 
 
 def numbers(labels: NDArray[Any], where: str) -> NDArray[np.float32]:
-    """Labels for regression: (n,) float32. Raises InputError where they are no finite numbers."""
+    """Labels for regression: (n,) or (n, k) float32. Raises InputError where they are no finite numbers."""
     if labels.dtype.kind not in "buif":
         raise InputError("numbers as labels for regression", f"labels of type {labels.dtype}", where)
     with np.errstate(over="ignore"):
         values = labels.astype(np.float32)
-    bad = ~np.isfinite(values)
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if bad.any():
         raise InputError("finite labels", f"{labels[int(bad.argmax())]} in example {int(bad.argmax())}", where)
     return values

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, hookimpl
-from autoxfer_builtins.reading import LABELS, index, nearest, no_groups, numbers, unknown_target
+from autoxfer_builtins.reading import (
+    LABELS,
+    index,
+    nearest,
+    no_groups,
+    not_several,
+    numbers,
+    one_target,
+    unknown_target,
+)
 
 Content = tuple[Literal["image", "table"], Literal["uint8", "float32"], NDArray[Any], tuple[Column, ...]]
 
@@ -19,7 +28,9 @@ LOADERS: dict[str, dict[str, Any]] = {  # name -> arguments of its loader
     "wine": {},
     "breast_cancer": {},
     "diabetes": {"scaled": False},
+    "linnerud": {},
 }
+NUMBERS = ("diabetes", "linnerud")  # whose targets are
 
 
 @final
@@ -36,19 +47,24 @@ class SklearnReader(DatasetReader):
         """Load it. Raises InputError: a name that is not offered, a target that it does not have."""
         name = spec.location.removeprefix(SCHEME)
         if name not in LOADERS:
-            found = "linnerud, which has several targets" if name == "linnerud" else f"{name!r}{nearest(name, LOADERS)}"
+            found = f"{name!r}{nearest(name, LOADERS)}"
             raise InputError(f"{SCHEME} and one of {', '.join(LOADERS)}", found, "task.data")
-        if spec.target not in (None, *LABELS):
-            raise unknown_target(spec, ["label"])
+        target = one_target(spec)
+        if target is not None and target not in LABELS:
+            raise unknown_target(target, ["label"])
+        not_several(spec, "scikit-learn's data sets")
         no_groups(spec, "scikit-learn's data sets")
         from sklearn import datasets  # noqa: PLC0415  (heavy, and needed by this reader alone)
 
         bunch = getattr(datasets, f"load_{name}")(**LOADERS[name])
-        task = spec.task or ("regression" if name == "diabetes" else "classification")
+        task = spec.task or ("regression" if name in NUMBERS else "classification")
         names = tuple(str(one) for one in bunch.get("target_names", ()))
+        if task == "classification" and bunch.target.ndim == 2:
+            raise InputError("regression, as every example has several numbers", task, "task.kind")
         y, classes = (numbers(bunch.target, name), ()) if task == "regression" else index(bunch.target, names, name)
         modality, dtype, examples, columns = _digits(bunch) if name == "digits" else _table(bunch)
-        schema = Schema(modality, task, examples.shape[1:], dtype, classes, columns, spec.target or "label")
+        targets = names if y.ndim == 2 else ()
+        schema = Schema(modality, task, examples.shape[1:], dtype, classes, columns, target or "label", targets=targets)
         return Dataset(name, schema, examples, y)
 
 

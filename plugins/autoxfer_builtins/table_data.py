@@ -15,25 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import Column, Dataset, DatasetReader, DataSpec, InputError, Schema, as_text, encode, hookimpl
-from autoxfer_builtins.columns import choose_columns, is_number, text_columns
-from autoxfer_builtins.picture_columns import pick, read_pictures, restrict
-from autoxfer_builtins.reading import (
-    LABELS,
-    PARTS,
-    group_codes,
-    index,
-    locate,
-    moments,
-    numbers,
-    unknown_key,
-    unknown_target,
-    weigh,
-)
+from autoxfer_builtins.columns import choose_columns, text_columns
+from autoxfer_builtins.picture_columns import read_pictures, restrict
+from autoxfer_builtins.reading import PARTS, group_codes, locate, moments, unknown_key, weigh
 from autoxfer_builtins.table_files import Table, read_csv, read_parquet
+from autoxfer_builtins.targets import SPLIT, choose_targets, may_list, read_answers
 
 SUFFIXES = (".csv", ".parquet")
-SPLIT = "split"
-MOST_CLASSES = 10  # different whole numbers in a target up to which they are read as classes
 TOLD = {"split": "the column of the user's own splits", "ignore": "left out"}
 TOLD |= {name: f"the {name}" for name in ("target", "group", "time", "weight")}
 READ: dict[str, tuple[str, Callable[[Sequence[Any], str], Any]]] = {  # meaning -> field of Dataset, how it is read
@@ -42,7 +30,6 @@ READ: dict[str, tuple[str, Callable[[Sequence[Any], str], Any]]] = {  # meaning 
     "weight": ("weights", weigh),
 }
 NOTHING: Mapping[str, tuple[str, ...]] = {}
-NO_LABEL = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "<NA>")  # "None" may be a class
 
 
 @final
@@ -60,7 +47,7 @@ class TableReader(DatasetReader):
         path = locate(spec)
         if path.suffix.lower() == ".csv":
             return from_table(read_csv(path), spec, path)
-        columns = read_parquet(path)
+        columns = read_parquet(path, may_list(spec))
         return from_table(columns.values, spec, path, columns.classes)
 
 
@@ -73,16 +60,15 @@ def from_table(
 ) -> Dataset:
     """Tell what the columns of a table, read from ``path``, are. Raises InputError."""
     warnings = list(told)
-    target = _target(list(table), spec, warnings)
-    if target in known:
+    targets = choose_targets(list(table), spec, warnings)
+    if len(targets) == 1 and targets[0] in known:
         spec = replace(spec, task=spec.task or "classification")
-    meanings = _meanings(list(table), spec, target)
-    table, labels = _labelled(table, target, warnings, path.name)
-    y, classes = _task(labels, spec, target, warnings, f"{path.name}: column {target!r}")
-    y, classes = _in_order(y, classes, known.get(target, ()))
+    meanings = _meanings(list(table), spec, targets)
+    table, answers = read_answers(table, targets, spec, warnings, path.name)
+    answers = answers.in_order(known.get(targets[0], ()))
     features = {name: values for name, values in table.items() if name not in meanings}
-    schema = Schema("table", "classification" if classes else "regression", (), "float32", classes, target=target)
-    data = Dataset(path.stem, schema, y, y, **_beside(table, meanings, path.name))
+    schema = answers.describe(Schema("table", answers.task, (), "float32"))
+    data = Dataset(path.stem, schema, answers.y, answers.y, **_beside(table, meanings, path.name))
     gallery = read_pictures(features, path.parent, warnings, path.name)
     if gallery is not None:
         schema = replace(schema, modality="image", shape=gallery.pixels.shape[1:], dtype="uint8")
@@ -92,16 +78,6 @@ def from_table(
         raise InputError("columns to learn from beside the target", "none that is of use", path.name)
     examples, texts = _examples(schema, features, warnings, path.name)
     return replace(data, schema=schema, examples=examples, texts=texts, warnings=tuple(warnings))
-
-
-def _in_order(
-    y: NDArray[Any], classes: tuple[str, ...], names: tuple[str, ...]
-) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Bring the classes into the order that the data set gives them."""
-    if not classes or not set(classes) <= set(names):
-        return y, classes
-    ordered = tuple(name for name in names if name in classes)
-    return np.array([ordered.index(name) for name in classes], dtype=np.int64)[y], ordered
 
 
 def _beside(table: Table, meanings: Mapping[str, str], where: str) -> dict[str, Any]:
@@ -144,23 +120,10 @@ def _examples(
     return encode(replace(schema, modality="table", columns=schema.table_columns), features, where), texts
 
 
-def _target(names: list[str], spec: DataSpec, warnings: list[str]) -> str:
-    """Find the column to predict: the user's, one of the usual names, or the last."""
-    if spec.target is not None:
-        if spec.target not in names:
-            raise unknown_target(spec, names)
-        return spec.target
-    usual = [name for word in LABELS for name in names if name.lower() == word]
-    if usual:
-        return usual[0]
-    last = [name for name in names if name != SPLIT][-1]
-    warnings.append(f"no target is named: the last column, {last!r}, is taken")
-    return last
-
-
-def _meanings(names: list[str], spec: DataSpec, target: str) -> dict[str, str]:
+def _meanings(names: list[str], spec: DataSpec, targets: tuple[str, ...]) -> dict[str, str]:
     """Say of each column that is not learned from what it is instead. Raises InputError for one that is none."""
-    meanings = {target: "target"} | ({SPLIT: "split"} if SPLIT in names and target != SPLIT else {})
+    meanings = dict.fromkeys(targets, "target")
+    meanings |= {SPLIT: "split"} if SPLIT in names and SPLIT not in targets else {}
     wanted = [("group", spec.group), ("time", spec.time), ("weight", spec.weight)]
     for meaning, name in [*wanted, *(("ignore", name) for name in spec.ignore)]:
         if name is None or (meaning == "ignore" and meanings.get(name) == "ignore"):
@@ -173,46 +136,6 @@ def _meanings(names: list[str], spec: DataSpec, target: str) -> dict[str, str]:
             raise unknown_key(name, others, meaning)
         meanings[name] = meaning
     return meanings
-
-
-def _labelled(table: Table, target: str, warnings: list[str], where: str) -> tuple[Table, list[str]]:
-    """Drop the rows without a label: the table that is left, and the labels as text."""
-    labels = _texts(table[target])
-    kept = [row for row, label in enumerate(labels) if label is not None]
-    if not kept:
-        raise InputError(f"labels in column {target!r}", "none", where)
-    if len(kept) < len(labels):
-        warnings.append(f"{len(labels) - len(kept):,} rows without a value in {target!r} are left out")
-        table = {name: pick(values, kept) for name, values in table.items()}
-    return table, [label for label in labels if label is not None]
-
-
-def _texts(values: Sequence[Any]) -> list[str | None]:
-    """Name labels as categories are named, but that "None" and the like are names too."""
-    plain = [None if isinstance(value, str) and value.strip() in NO_LABEL else value for value in values]
-    return [
-        value.strip() if name is None and isinstance(value, str) else name
-        for name, value in zip(as_text(plain), plain, strict=True)
-    ]
-
-
-def _task(
-    labels: list[str], spec: DataSpec, target: str, warnings: list[str], where: str
-) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Tell classes from numbers: (n,) indices with names, or (n,) float32 with none."""
-    distinct = set(labels)
-    numeric = all(is_number(label) for label in distinct)
-    values = np.array([float(label) for label in labels]) if numeric else np.array(labels)
-    whole = numeric and bool(np.isfinite(values).all() and (values % 1 == 0).all())
-    task = spec.task or ("classification" if not numeric or (whole and len(distinct) <= MOST_CLASSES) else "regression")
-    if spec.task is None and whole and len(distinct) > 2:
-        told = f"{target!r} holds {len(distinct)} different whole numbers and is read as {task}"
-        warnings.append(f"{told}; set task.kind if it is not")
-    if task == "regression":
-        return numbers(values, where), ()
-    if 2 * len(distinct) > len(labels) and len(distinct) > MOST_CLASSES:
-        raise InputError("classes that repeat", f"{len(distinct):,} different values in {len(labels):,} rows", where)
-    return index(values.astype(np.int64) if whole else np.array(labels), (), where)
 
 
 def _parts(values: Sequence[Any], where: str) -> dict[str, NDArray[np.int64]]:

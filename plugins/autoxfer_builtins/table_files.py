@@ -37,11 +37,14 @@ def read_csv(path: Path) -> Table:
     return dict(zip(header, columns, strict=True))
 
 
-def read_parquet(path: Path) -> Columns:
-    """Read plain values and images. Raises InputError on what is no Parquet file, and on columns of anything else."""
+def read_parquet(path: Path, labels: Sequence[str] = ()) -> Columns:
+    """Read plain values and images, and lists where they are ``labels``.
+
+    Raises InputError on what is no Parquet file, and on columns of anything else.
+    """
     columns = read_parquet_columns(path)
-    if columns.nested:
-        found = f"a list in column {columns.nested[0]!r}"
+    if strange := [*columns.nested, *(name for name in columns.lists if name not in labels)]:
+        found = f"a list in column {strange[0]!r}"
         raise InputError("numbers, strings, booleans, dates and images", found, path.name)
     check_columns(list(columns.values), list(columns.values.values()), path.name)
     return columns
@@ -60,7 +63,7 @@ def read_parquet_columns(path: Path) -> Columns:
 
 
 def check_columns(header: list[str], columns: Sequence[Sequence[Any]], where: str) -> None:
-    """Check that columns are named once and hold plain values. Raises InputError."""
+    """Check that columns are named once and hold plain values, or lists of them. Raises InputError."""
     if len(header) < 2:
         raise InputError("a header with at least two columns", f"{header}", where)
     if not columns or not columns[0]:
@@ -71,7 +74,7 @@ def check_columns(header: list[str], columns: Sequence[Sequence[Any]], where: st
     for name, values in zip(header, columns, strict=False):
         if isinstance(values, Embedded):
             continue
-        strange = next((value for value in values if isinstance(value, (list, dict, tuple, bytes))), None)
+        strange = next((value for value in values if isinstance(value, (dict, tuple, bytes))), None)
         if strange is not None:
             kind = type(strange).__name__
             raise InputError("numbers, strings, booleans and dates", f"a {kind} in column {name!r}", where)

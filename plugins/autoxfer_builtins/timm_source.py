@@ -70,7 +70,6 @@ class TimmLoader(SourceLoader):
             found = source()
         return found
 
-
     def factory(self, spec: SourceSpec, shape: Sequence[int], n_outputs: int) -> Callable[[], nn.Module]:
         """Let timm make the model, with as many channels and classes as there are. Raises InputError."""
         where, name = f"sources.{spec.name}", spec.model.removeprefix(PREFIX)
