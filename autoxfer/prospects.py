@@ -75,10 +75,9 @@ class Prospect:
             yield f"  with fewer than {self.least} guard examples {self.metric} is not tested, and nothing is accepted"
         if self.relative and self.in_points and self.margin:
             yield f"  (reckoned without the margin, which is in points of {self.metric})"
-        if self.n_outputs > 1 and self.relative:
-            yield f"  (reckoned for one output: a mean over {self.n_outputs} varies less, and takes fewer examples)"
         if self.metric in (*SQUARED, *ABSOLUTE):
-            yield "  (for Gaussian errors; with outliers it takes more)"
+            each = f" of one output, where a mean over {self.n_outputs} varies less" if self.n_outputs > 1 else ""
+            yield f"  (for Gaussian errors{each}; with outliers it takes more)"
         elif not self.relative and self.metric != "accuracy":
             yield f"  (reckoned for accuracy: {self.metric} may take several times more, or fewer, examples)"
         if self.n_finalists > 1 and self.pooled:
