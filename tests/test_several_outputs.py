@@ -22,6 +22,7 @@ from autoxfer import datacheck
 from autoxfer.cli import main
 from autoxfer.config import load_config
 from autoxfer.planning import check_data, plan
+from autoxfer.runfolder import RunFolder
 from autoxfer.setting import prepare
 from autoxfer.splitting import split
 
@@ -65,16 +66,12 @@ def settings(place: Path, kind: str, **more: Any) -> dict[str, Any]:
     task = {"data": str(place / "digits.npz")} if kind == "labels" else {}
     task |= {"data": str(place / "patients.csv"), "target": ["progress", "s5"]} if kind == "numbers" else {}
     strategies: list[Any] = [{"scratch": {"steps": 20, "architecture": ["compact", "linear"]}}, "linear_probe"]
-    net: dict[str, Any] = {
-        "name": "net",
-        "model": f"{place / 'nets.py'}:net",
-        "weights": str(place / "net.safetensors"),
-    }
+    net: dict[str, Any] = {"model": f"{place / 'nets.py'}:net", "weights": str(place / "net.safetensors")}
     if kind == "labels":
         strategies = [{"scratch": {"steps": 30}}, "linear_probe", {"fine_tune": {"steps": 20}}]
     return {
         "task": task | more.pop("task", {}),
-        "sources": [SOURCE if kind == "labels" else {**net, "input": {"shape": [9]}}],
+        "sources": [SOURCE if kind == "labels" else {**net, "name": "net", "input": {"shape": [9]}}],
         "strategies": strategies,
         "budget": {"trials": 3, "min_trials": 2},
         **more,
@@ -130,7 +127,7 @@ def test_the_winner_gives_every_number_in_its_own_units(numbers: autoxfer.Result
     assert sk.r2_score(truth[guard], found[guard]) > 0.2
     assert numbers.record.task["targets"] == ["progress", "s5"]
     assert numbers.record.refit is not None
-    assert autoxfer.load(numbers.folder / "refit").predict(frame).shape == (442, 2)
+    assert autoxfer.load(RunFolder(numbers.folder).refit).predict(frame).shape == (442, 2)
 
 
 def test_a_file_is_predicted_with_a_column_for_each_label_and_each_number(
@@ -208,10 +205,10 @@ def test_the_data_are_checked_as_far_as_that_has_a_meaning(place: Path) -> None:
 
 
 def test_a_column_that_gives_one_of_several_numbers_away_is_called_a_leak(place: Path, tmp_path: Path) -> None:
-    frame = pd.read_csv(place / "patients.csv").assign(copy=lambda each: 3 * each["progress"] + 1)
+    frame = pd.read_csv(place / "patients.csv").assign(s6=lambda each: 3 * each["progress"] + 1)
     frame.to_csv(tmp_path / "leak.csv", index=False)
     setting = prepare(load_config(settings(place, "numbers", task={"data": str(tmp_path / "leak.csv")})))
-    assert any("'copy' alone tells" in text for text in setting.warnings)
+    assert any("'s6' alone tells" in text for text in setting.warnings)
 
 
 def test_the_configuration_of_several_targets_is_read_back(numbers: autoxfer.Result) -> None:
