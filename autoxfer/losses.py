@@ -28,14 +28,28 @@ class TaskLoss:
     task: Task
     smoothing: float = 0.0  # share of the uniform distribution, from 0 to below 1; of no meaning for numbers
 
-    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """(batch, n_outputs), labels (batch,) int64 or (batch, n_outputs) float32 -> scalar."""
+    def __call__(self, outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(batch, n_outputs), labels (batch,) int64 or (batch, n_outputs) float32 -> scalar.
+
+        With weights (batch,), of mean 1 over all examples, each example's loss counts that much.
+        """
+        if weights is not None:
+            return (weights * self._each(outputs, labels)).mean()
         if self.task == "classification":
             return functional.cross_entropy(outputs, labels, label_smoothing=self.smoothing)
         if self.task == "multilabel":
             soft = labels * (1.0 - self.smoothing) + 0.5 * self.smoothing if self.smoothing else labels
             return functional.binary_cross_entropy_with_logits(outputs, soft)
         return functional.mse_loss(outputs, labels)
+
+    def _each(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Compute every example's loss by itself, (batch,), as a batch of one."""
+        if self.task == "classification":
+            return functional.cross_entropy(outputs, labels, label_smoothing=self.smoothing, reduction="none")
+        if self.task == "multilabel":
+            soft = labels * (1.0 - self.smoothing) + 0.5 * self.smoothing
+            return functional.binary_cross_entropy_with_logits(outputs, soft, reduction="none").mean(1)
+        return functional.mse_loss(outputs, labels, reduction="none").mean(1)
 
 
 def autocast(device: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:

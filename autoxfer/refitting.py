@@ -17,7 +17,7 @@ from autoxfer.features import Features
 from autoxfer.preparation import prepare
 from autoxfer.records import Winner
 from autoxfer.scoring import Choice
-from autoxfer.setting import train_labels
+from autoxfer.setting import train_labels, train_weights
 from autoxfer.streaming import join, plain
 from autoxfer.trials import Bench
 
@@ -55,6 +55,7 @@ def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any
         scale=(center, spread),
         smoothing=setting.config.task.label_smoothing,
         precision=setting.config.precision,
+        weights=train_weights(setting.dataset, rows, device),
     )
     try:
         candidate = bench.train(job)

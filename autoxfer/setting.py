@@ -150,6 +150,7 @@ class Setting:
             calibrates=self.config.calibration == "temperature",
             smoothing=self.config.task.label_smoothing,
             precision=self.config.precision,
+            weights=train_weights(self.dataset, self.rows("train"), self.features.device),
         )
 
     def describe(self, folder: RunFolder) -> None:
@@ -277,6 +278,7 @@ def assemble(
     studies, unavailable = plan_studies(config, material.strategies, general, features, rehearsed)
     warnings = (
         *_budget_warnings(config),
+        *_weight_warnings(dataset, splits, device),
         *dataset.warnings,
         *splits.warnings,
         *cut,
@@ -343,6 +345,16 @@ def _guard_warnings(setting: Setting) -> list[str]:
     return [*filter(None, (few, small)), *([pooled] if shifting else [])]
 
 
+def _weight_warnings(dataset: Dataset, splits: Splits, device: torch.device) -> list[str]:
+    """Say what the weights do not reach; raises InputError where none of the train split's is above 0."""
+    if train_weights(dataset, splits.rows["train"], device) is None:
+        return []
+    return [
+        "task.weight counts in what is trained by gradient; heads that are fitted in closed form (linear_probe), "
+        "boosted trees, every metric and the guard take all examples alike"
+    ]
+
+
 def _check_names(sources: Mapping[str, Source]) -> None:
     for name in sources:
         if not re.fullmatch(r"[\w.-]+", name) or name in RESERVED:
@@ -383,6 +395,16 @@ def _labels(dataset: Dataset, splits: Splits, metric: Metric, device: torch.devi
         if len(splits.rows.get(name, ()))
     }
     return labels.to(device), targets
+
+
+def train_weights(dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
+    """Make the weights that a loss takes, (n,) of mean 1; None where all count alike. Raises InputError for no sum."""
+    if dataset.weights is None:
+        return None
+    weights = dataset.weights[rows].astype(np.float64)
+    if not weights.any():
+        raise InputError("weights above 0 in train", f"0 for all of {len(rows):,} examples", "task.weight")
+    return torch.from_numpy((weights / weights.mean()).astype(np.float32)).to(device)
 
 
 def train_labels(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, Scale, Scale]:

@@ -41,11 +41,12 @@ class GradientTrainer:
         deadline: float | None = None,
         smoothing: float = 0.0,  # of the labels, for all alike
         precision: Precision = "auto",  # of a step's forward pass
+        weights: Tensor | None = None,  # (n,) of the train split's examples, of mean 1
     ) -> None:
         self.recipe = recipe
         self._features = features
         self._problem = problem
-        self._labels = labels
+        self._labels, self._weights = labels, weights
         self._tune = tune if isinstance(tune, Target) else None
         self._choice = tune if isinstance(tune, Choice) else Choice()  # taken once
         self._seed = seed
@@ -204,7 +205,8 @@ class GradientTrainer:
         return tuple(resolve(name, self._problem) for name in candidate.inputs)
 
     def _loss(self, candidate: Candidate, outputs: Tensor, rows: Tensor) -> Tensor:
-        loss = self._task_loss(outputs, self._labels[rows])
+        weights = None if self._weights is None else self._weights[rows]
+        loss = self._task_loss(outputs, self._labels[rows], weights)
         return loss if candidate.objective is None else candidate.objective(outputs, loss, rows)
 
     def _batches(self, n_steps: int) -> Iterator[Tensor]:

@@ -90,6 +90,7 @@ class Bench:
         calibrates: bool = True,  # whether finalists' probabilities are
         smoothing: float = 0.0,
         precision: Precision = "auto",
+        weights: Tensor | None = None,  # of the train split's examples
     ) -> None:
         self._folder = folder
         self._strategies = strategies
@@ -100,7 +101,7 @@ class Bench:
         self._default_steps = default_steps
         self._choice = choice
         self._calibrates = calibrates
-        self._smoothing, self._precision = smoothing, precision
+        self._smoothing, self._precision, self._weights = smoothing, precision, weights
         self._scale = (targets["tune"].center, targets["tune"].spread) if scale is None else scale
 
     def execute(self, job: Job) -> Outcome:
@@ -187,6 +188,7 @@ class Bench:
             deadline=job.deadline,
             smoothing=self._smoothing,
             precision=self._precision,
+            weights=self._weights,
         )
         data = TrainTensors(self._features, problem, self._labels, *self._scale)
         with seeded(derive_seed(job.seed, "fit"), device):

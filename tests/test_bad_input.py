@@ -181,6 +181,14 @@ def dated(*overrides: str, moment: str | None = None, days: int = 28) -> Arrange
     return data(table(lines, "x,y,label,when"), "task.time=when", *overrides)
 
 
+def heavy(*overrides: str, weight: str | None = None, first: int = 3, last: int = 4) -> Arrange:
+    """Add a column of weights, and name it; spoil it."""
+    lines = [[*row, str(index % 3)] for index, row in enumerate(rows())]
+    for row in lines[first:last] if weight is not None else ():
+        row[3] = str(weight)
+    return data(table(lines, "x,y,label,weight"), "task.weight=weight", *overrides)
+
+
 def npz(*overrides: str, **arrays: Any) -> Arrange:
     """Take arrays for data, one of them spoilt."""
 
@@ -536,6 +544,25 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         ("day of shape (60,)", "(59,)"),
     ),
     "time_of_arrays_unknown": (npz("task.time=day", features=np.eye(60), labels=labels()), ("task.time", "no time")),
+    # weights
+    "weight_missing": (heavy("task.weight=wait"), ("task.weight", "'wait'", "nearest: 'weight'")),
+    "weight_negative": (heavy(weight="-1"), ("column 'weight'", "'-1' in example 3", "at least 0")),
+    "weight_of_words": (heavy(weight="much"), ("column 'weight'", "'much'")),
+    "weight_left_out": (heavy(weight=""), ("column 'weight'", "'' in example 3")),
+    "weight_infinite": (heavy(weight="inf"), ("column 'weight'", "'inf'")),
+    "weight_nothing_counts": (heavy(weight="0", last=60, first=0), ("column 'weight'", "some are above 0")),
+    "weight_zero_in_train": (
+        both(
+            heavy(weight="0"),
+            heavy("task.splits={train: 10, tune: 20, guard: 20}", weight="0", first=2, last=60),
+        ),
+        ("task.weight", "above 0 in train", "0 for all of"),
+    ),
+    "weight_is_ignored_too": (heavy("task.ignore=[weight]"), ("task.ignore", "'weight', which is no feature anyway")),
+    "weight_of_folders": (
+        both(folder(lambda path: None), options("task.data=images", "task.target=label", "task.weight=w")),
+        ("task.weight", "no weight"),
+    ),
     # groups
     "group_missing": (patients("task.group=patent"), ("task.group", "'patent'", "'patient'")),
     "group_is_the_target": (patients("task.group=label"), ("task.group", "'label', the target", "x, y, patient")),

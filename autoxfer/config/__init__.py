@@ -66,6 +66,10 @@ class TaskConfig(Section):
         default=None,
         description="text, in quotes where it is a number: the column or key that says when; train is oldest",
     )
+    weight: StrictStr | None = Field(
+        default=None,
+        description="text, in quotes where it is a number: the column or key of the examples' weights in training",
+    )
     ignore: list[StrictStr] = Field(default=[], description="names of columns that are not to be learned from")
     metric: StrictStr | None = Field(default=None, description="a metric's name; by default the task's")
     label_smoothing: Number = Field(
@@ -248,7 +252,9 @@ class RunConfig(Section):
         location = str(Path(self.task.data).expanduser()) if self.task.data.startswith("~") else self.task.data
         ignore = tuple(self.task.ignore)
         task = self.task
-        return DataSpec(location, task.target, task.kind, task.group, ignore, self.directory, time=task.time)
+        return DataSpec(
+            location, task.target, task.kind, task.group, ignore, self.directory, time=task.time, weight=task.weight
+        )
 
     def to_source_specs(self) -> tuple[SourceSpec, ...]:
         """Say which sources to load."""

@@ -22,7 +22,7 @@ from autoxfer.preparation import prepare
 from autoxfer.records import Job, Trial, derive_seed
 from autoxfer.scoring import Target, measure
 from autoxfer.searching import job_maker
-from autoxfer.setting import train_labels
+from autoxfer.setting import train_labels, train_weights
 from autoxfer.streaming import pick, plain
 from autoxfer.trials import Bench
 
@@ -131,6 +131,7 @@ def _bench(setting: Setting, folder: RunFolder, part: NDArray[np.int64]) -> tupl
         labels=labels.to(device),
         targets=targets,
         default_steps=lambda batch: tuning.default_steps(len(part), batch),
+        weights=train_weights(setting.dataset, rows, device),
     )
     # The losses of several numbers are in units of their deviation, which has to be the same at every size.
     spread = setting.targets["tune"].spread

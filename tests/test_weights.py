@@ -1,0 +1,108 @@
+"""What example weights promise: they count in the loss, by their proportions, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from autoxfer_builtins.npz_data import NpzReader
+from torch import nn
+from torch.nn import functional
+
+from autoxfer import DataSpec, InputError
+from autoxfer.config import load_config
+from autoxfer.dataset import Dataset, Schema
+from autoxfer.losses import TaskLoss
+from autoxfer.records import Recipe
+from autoxfer.setting import prepare, train_weights
+from autoxfer.strategy import Candidate, Raw
+from autoxfer.testing.scenes import scene
+from autoxfer.training import GradientTrainer
+
+CPU = torch.device("cpu")
+EACH = {  # the naive twin: one example at a time
+    "classification": lambda x, y: functional.cross_entropy(x[None], y[None], label_smoothing=0.1),
+    "multilabel": lambda x, y: functional.binary_cross_entropy_with_logits(x, 0.9 * y + 0.05),
+    "regression": lambda x, y: ((x - y) ** 2).mean(),
+}
+
+
+def batch(task, n=7, k=3):
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(n, k, generator=generator)
+    labels = torch.randn(n, k, generator=generator)
+    labels = {"classification": labels.argmax(1), "multilabel": (labels > 0).float()}.get(task, labels)
+    return outputs, labels, torch.rand(n, generator=generator)
+
+
+@pytest.mark.parametrize("task", EACH)
+def test_each_examples_loss_counts_by_its_weight(task):
+    outputs, labels, weights = batch(task)
+    expected = sum(w * EACH[task](x, y) for x, y, w in zip(outputs, labels, weights, strict=True)) / len(weights)
+    torch.testing.assert_close(TaskLoss(task, 0.1)(outputs, labels, weights), expected)
+    plain = TaskLoss(task, 0.1)(outputs, labels)
+    torch.testing.assert_close(TaskLoss(task, 0.1)(outputs, labels, torch.ones(7)), plain)
+
+
+def trained(tiny, labels, weights, batch=16):
+    torch.manual_seed(0)
+    candidate = Candidate(nn.Linear(6, tiny.problem.n_outputs), (Raw(),))
+    recipe = Recipe(lr=0.01, decay=0.0, steps=24, batch=batch)
+    trainer = GradientTrainer(tiny.features, tiny.problem, labels, tiny.tune, recipe, seed=3, weights=weights)
+    trainer.run(candidate)
+    return candidate.module.weight.detach().clone()
+
+
+def test_an_example_of_no_weight_teaches_nothing():
+    tiny = scene("vector", "classification")
+    weights = torch.ones(len(tiny.labels))
+    weights[::3] = 0
+    spoilt = tiny.labels.clone()
+    spoilt[::3] = 1 - spoilt[::3].clamp(max=1)
+    assert torch.equal(trained(tiny, tiny.labels, weights), trained(tiny, spoilt, weights))
+    assert not torch.equal(trained(tiny, tiny.labels, None), trained(tiny, spoilt, None))
+
+
+def weighted(weights):
+    n = len(weights)
+    schema = Schema("vector", "classification", (1,), "float32", ("a", "b"))
+    examples = np.arange(n, dtype=np.float32)[:, None]
+    return Dataset("d", schema, examples, np.arange(n) % 2, weights=np.asarray(weights, np.float32))
+
+
+def test_only_proportions_count():
+    rows = np.array([0, 1, 3])
+    one, other = weighted([1, 2, 100, 3]), weighted([10, 20, 0, 30])
+    assert train_weights(one, rows, CPU).tolist() == [0.5, 1.0, 1.5]
+    assert torch.equal(train_weights(one, rows, CPU), train_weights(other, rows, CPU))
+    assert train_weights(replace(one, weights=None), rows, CPU) is None
+
+
+def test_a_train_split_without_weight_is_refused():
+    with pytest.raises(InputError, match=r"task\.weight: expected weights above 0 in train"):
+        train_weights(weighted([0, 0, 1]), np.array([0, 1]), CPU)
+
+
+def test_weights_are_part_of_the_fingerprint():
+    assert weighted([1, 2]).fingerprint() != weighted([2, 1]).fingerprint()
+    assert weighted([1, 1]).fingerprint() != replace(weighted([1, 1]), weights=None).fingerprint()
+
+
+def test_arrays_have_weights(tmp_path):
+    np.savez(tmp_path / "d.npz", features=np.eye(4), labels=[0, 1, 0, 1], cost=[[1], [2], [0], [0.5]])
+    data = NpzReader().read(DataSpec(str(tmp_path / "d.npz"), weight="cost"))
+    assert (data.weights.dtype, data.weights.tolist()) == (np.float32, [1, 2, 0, 0.5])
+
+
+def test_a_run_says_where_weights_do_not_count(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{rng.normal():.4f},{rng.normal():.4f},{row % 3},{'xy'[row % 2]}" for row in range(80)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,weight,label", *rows]))
+    task = {"data": str(tmp_path / "t.csv"), "target": "label", "weight": "weight"}
+    setting = prepare(load_config({"task": task, "device": "cpu"}))
+    assert [column.name for column in setting.dataset.schema.columns] == ["a", "b"]
+    assert any(warning.startswith("task.weight counts in what is trained by gradient") for warning in setting.warnings)
+    unweighted = prepare(load_config({"task": {**task, "weight": None}, "device": "cpu"}))
+    assert not any("task.weight" in warning for warning in unweighted.warnings)
