@@ -271,6 +271,19 @@ def doubled(text: str) -> str:
     return "\n".join([f"{first},file2", *(f"{line},{line.partition(',')[0]}" for line in lines)])
 
 
+def several(*overrides: str, first: str = "", second: Callable[[int], object] = lambda row: row % 3 > 0) -> Arrange:
+    """Have two columns to predict, 0 and 1 each; spoil one cell of the first, or the second."""
+    lines = [[x, y, str(int(label == "yes")), str(int(second(row)))] for row, (x, y, label) in enumerate(rows())]
+    lines[3][2] = first or lines[3][2]
+    return data(table(lines, "x,y,red,big"), "task.target=[red, big]", *overrides)
+
+
+def tagged(tag: Callable[[int], str], *overrides: str) -> Arrange:
+    """Have the labels of each row in one cell, and spoil them."""
+    lines = [[x, y, tag(row)] for row, (x, y, _) in enumerate(rows())]
+    return data(table(lines, "x,y,tags"), "task.target=tags", "task.kind=multilabel", *overrides)
+
+
 def network(factory: str) -> Arrange:
     """Name a spoilt factory."""
     return options(f"sources.0.model=nets.py:{factory}")
@@ -623,7 +636,10 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
     "npz_no_examples": (npz(features=np.zeros((0, 2)), labels=labels(0)), ("data.npz", "at least one example")),
     "npz_five_axes": (npz(images=np.zeros((6, 2, 2, 2, 3), "u1"), labels=labels(6)), ("data.npz", "(6, 2, 2, 2, 3)")),
     "npz_channels_first": (npz(images=np.zeros((60, 3, 8, 8), "u1"), labels=labels()), ("data.npz", "channels last")),
-    "npz_labels_one_hot": (npz(images=pixels(), labels=np.eye(60)), ("data.npz", "labels", "(60, 60)")),
+    "npz_labels_of_three_axes": (
+        npz(images=pixels(), labels=np.zeros((60, 2, 2), np.int64)),
+        ("data.npz", "labels of shape (n,), or (n, k)", "(60, 2, 2)"),
+    ),
     "npz_more_labels_than_names": (
         npz(images=pixels(), labels=labels() + 5, class_names=np.array(["cat", "dog"])),
         ("labels 5..6", "class names"),
@@ -769,6 +785,68 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         ("source 'net'", "2", "3"),
     ),
     "timm_name_unknown": (options("sources.0={model: 'timm:resnet19'}"), ("'resnet19'", "'resnet18'")),
+    # several labels, several numbers
+    "target_list_empty": (several("task.target=[]"), ("task.target", "list of names", "[]")),
+    "target_list_of_numbers": (several("task.target=[red, 2]"), ("task.target", "in quotes", "2")),
+    "target_named_twice": (several("task.target=[red, red]"), ("different names", "'red', 2 times")),
+    "target_among_several_unknown": (several("task.target=[red, bug]"), ("'bug'", "nearest: 'big'")),
+    "targets_for_one_class": (several("task.kind=classification"), ("one column", "2 columns")),
+    "targets_of_words": (several(first="crimson"), ("0 and 1", "or numbers", "'crimson' in column 'red'")),
+    "targets_of_words_as_numbers": (several("task.kind=regression", first="no"), ("numbers", "'no' in column 'red'")),
+    "labels_of_other_numbers": (several("task.kind=multilabel", first="2"), ("0 and 1", "'2' in column 'red'")),
+    "label_never_true": (several(second=lambda row: False), ("task.target", "'big' never true in 60")),
+    "label_always_true": (several(second=lambda row: True), ("task.target", "'big' always true in 60")),
+    "label_true_once": (several(second=lambda row: row == 5), ("every label true and false", "'big', true of")),
+    "label_false_once_in_folds": (
+        several("guard.folds=3", second=lambda row: row != 5),
+        ("guard.folds", "every label true and false in train of every fold", "'big', true of 59 of 60"),
+    ),
+    "number_that_never_changes": (
+        several("task.kind=regression", second=lambda row: True),
+        ("targets that differ", "'big' always 1"),
+    ),
+    "labels_without_rows": (
+        data(table([["1", "2", "", "1"]] * 60, "x,y,red,big"), "task.target=[red, big]"),
+        ("a value in each of red, big", "none"),
+    ),
+    "metric_of_classes_for_labels": (several("task.metric=mcc"), ("a metric for multilabel", "'mcc'")),
+    "metric_of_labels_for_classes": (options("task.metric=hamming_loss"), ("a metric for classification", "hamming")),
+    "group_among_the_targets": (several("task.group=big"), ("task.group", "'big', the target")),
+    "tags_without_a_separator": (tagged(lambda row: ("a", "b")[row % 2]), ("with ; or |", "one label, or none")),
+    "tags_all_missing": (tagged(lambda row: "NA"), ("labels in column 'tags'", "none")),
+    "tag_once": (tagged(lambda row: "a;b" if row == 7 else ("a", "")[row % 2]), ("every label true", "'b', true of")),
+    "label_arrays_of_other_numbers": (
+        npz(features=np.eye(60), labels=np.stack([labels(), labels() * 2], 1)),
+        ("0 and 1 as labels (n, k)", "2"),
+    ),
+    "label_arrays_with_too_few_names": (
+        npz(features=np.eye(60), labels=np.stack([labels(), 1 - labels()], 1), class_names=["one"]),
+        ("a name for each of 2", "1 names"),
+    ),
+    "label_arrays_for_one_class": (
+        npz("task.kind=classification", features=np.eye(60), labels=np.stack([labels(), labels()], 1)),
+        ("labels of shape (n,)", "(60, 2)"),
+    ),
+    "label_arrays_of_one_label": (
+        npz("task.kind=multilabel", features=np.eye(60), labels=labels()),
+        ("labels of shape (n, k)", "(60,)"),
+    ),
+    "number_arrays_with_a_gap": (
+        npz(features=np.eye(60), labels=np.stack([np.arange(60.0), np.where(labels(), 1.5, np.nan)], 1)),
+        ("finite labels", "example 0"),
+    ),
+    "targets_of_arrays": (
+        npz("task.target=[labels, other]", features=np.eye(60), labels=labels(), other=labels()),
+        ("one name as target", "2"),
+    ),
+    "labels_of_folders": (
+        both(folder(lambda path: None), options("task.data=images", "task.target=label", "task.kind=multilabel")),
+        ("task.target", "the folders' names", "multilabel"),
+    ),
+    "labels_of_scikit_learn": (
+        options("task.data=sklearn:iris", "task.target=label", "task.kind=multilabel"),
+        ("task.kind", "one label for each example", "multilabel"),
+    ),
     # strategies
     "strategy_unknown": (options("strategies.1=liner_probe"), ("'liner_probe'", "'linear_probe'")),
     "strategy_twice": (options("strategies.1=scratch"), ("'scratch' at 0 and 1",)),
