@@ -14,10 +14,10 @@ import numpy as np
 from autoxfer import tuning
 from autoxfer.errors import AutoxferError
 from autoxfer.features import Features
+from autoxfer.labelling import train_labels, train_weights
 from autoxfer.preparation import prepare
 from autoxfer.records import Winner
 from autoxfer.scoring import Choice
-from autoxfer.setting import train_labels, train_weights
 from autoxfer.streaming import join, plain
 from autoxfer.trials import Bench
 
@@ -41,7 +41,7 @@ def refit(setting: Setting, folder: RunFolder, job: Job, notes: Mapping[str, Any
     preparation = prepare(setting.stored, plain(stored))
     features = Features(preparation, setting.sources, {"train": stored}, device)
     rows = np.concatenate([setting.rows(part) for part in parts])
-    labels, center, spread = train_labels(setting.dataset, rows)
+    labels, center, spread = train_labels(setting.dataset, rows, setting.config.task.class_weight)
     plan, n_train = setting.studies[job.study], len(setting.rows("train"))
     bench = Bench(
         folder=folder,

@@ -25,6 +25,7 @@ from autoxfer.earlier import EarlierRun
 from autoxfer.encoding import beside, encode
 from autoxfer.errors import InputError
 from autoxfer.features import Features
+from autoxfer.labelling import ClassWeight, skew_warning, train_labels, train_weights
 from autoxfer.metrics import Metric, get_metric
 from autoxfer.partitioning import partition
 from autoxfer.plugins import load_plugins
@@ -33,7 +34,7 @@ from autoxfer.prospects import too_few_groups, too_small
 from autoxfer.records import SPLITS, derive_seed
 from autoxfer.registered import fetched
 from autoxfer.runfolder import RunFolder, write_json, write_whole
-from autoxfer.scoring import Scale, Target
+from autoxfer.scoring import Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
 from autoxfer.streaming import plain, take
@@ -257,7 +258,7 @@ def assemble(
     for source in sources.values():
         preparation.adapt(source)  # says at once where the data do not fit the source
     features = Features(preparation, sources, stored, device, open_store())
-    labels, targets = _labels(dataset, splits, metric, device)
+    labels, targets = _labels(dataset, splits, metric, device, config.task.class_weight)
     general = Problem(
         task=schema.task,
         modality=schema.modality,
@@ -279,6 +280,7 @@ def assemble(
     warnings = (
         *_budget_warnings(config),
         *_weight_warnings(dataset, splits, device),
+        *filter(None, [skew_warning(dataset, metric.name, config.task.class_weight)]),
         *dataset.warnings,
         *splits.warnings,
         *cut,
@@ -386,36 +388,14 @@ def _stored(
     return schema, examples, fitted, tuple(tokens.cut_texts(tokenizers, train))
 
 
-def _labels(dataset: Dataset, splits: Splits, metric: Metric, device: torch.device) -> tuple[Tensor, dict[str, Target]]:
+def _labels(
+    dataset: Dataset, splits: Splits, metric: Metric, device: torch.device, class_weight: ClassWeight
+) -> tuple[Tensor, dict[str, Target]]:
     """Make the train split's labels for the loss, and the other splits' for the metric."""
-    labels, center, spread = train_labels(dataset, splits.rows["train"])
+    labels, center, spread = train_labels(dataset, splits.rows["train"], class_weight)
     targets = {
         name: Target(dataset.labels[splits.rows[name]], metric, center, spread)
         for name in ("tune", "guard", "test")
         if len(splits.rows.get(name, ()))
     }
     return labels.to(device), targets
-
-
-def train_weights(dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
-    """Make the weights that a loss takes, (n,) of mean 1; None where all count alike. Raises InputError for no sum."""
-    if dataset.weights is None:
-        return None
-    weights = dataset.weights[rows].astype(np.float64)
-    if not weights.any():
-        raise InputError("weights above 0 in train", f"0 for all of {len(rows):,} examples", "task.weight")
-    return torch.from_numpy((weights / weights.mean()).astype(np.float32)).to(device)
-
-
-def train_labels(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, Scale, Scale]:
-    """Make the labels that a loss takes, as ``Setting.labels``, with the mean and deviation of each output."""
-    values = dataset.labels[rows]
-    labels = torch.from_numpy(np.ascontiguousarray(values))
-    if dataset.schema.task != "regression":
-        return labels, 0.0, 1.0
-    if labels.dim() == 2:
-        means, deviations = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-        deviations[deviations == 0] = 1.0
-        return torch.from_numpy((values - means) / deviations).float(), means, deviations
-    center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
-    return ((labels.double() - center) / spread).float()[:, None], center, spread

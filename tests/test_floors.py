@@ -21,7 +21,7 @@ FLOORS = (
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets augmentation "
     "multilabel logistic stratifying",
     "guard calibration prospects diagnostics grouping chronology splitting partitioning cells encoding preparation building inputfile winnerfiles",
-    "plugins config runfolder features scoring optimising losses training prediction",
+    "plugins config runfolder features scoring labelling optimising losses training prediction",
     "tuning tracking export engines trials",
     "datacheck earlier rehearsal registered studies assessment looks rivals searching setting finalists folding refitting result closing "
     "explaining forecasting selection planning pretraining curve testing",

@@ -72,6 +72,9 @@ class TaskConfig(Section):
     )
     ignore: list[StrictStr] = Field(default=[], description="names of columns that are not to be learned from")
     metric: StrictStr | None = Field(default=None, description="a metric's name; by default the task's")
+    class_weight: Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(checks.class_weight)] = (
+        Field(default=None, description="balanced, or a mapping from classes to weights: how much each class counts")
+    )
     label_smoothing: Number = Field(
         default=0.0, ge=0, lt=1, description="a number from 0 to below 1: share of the uniform distribution in labels"
     )

@@ -69,6 +69,19 @@ def sizes(value: Any) -> Any:
     return dict(value)
 
 
+def class_weight(value: Any) -> Any:
+    """Check how much classes count: "balanced", or a weight above 0 for some of them."""
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise Refused("balanced, or a mapping from classes to weights", show(value))
+    for name, weight in value.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
+        if not number or weight <= 0:
+            raise Refused("a number above 0", show(weight), str(name))
+    return {str(name): float(weight) for name, weight in value.items()}
+
+
 def source(value: Any) -> Any:
     """Turn "scheme:NAME" into a mapping; the default name is that of the weights, or of the model."""
     if isinstance(value, str):

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from autoxfer import multilabel, tuning
 from autoxfer.explaining.diagnosis import Curve
 from autoxfer.features import Features
+from autoxfer.labelling import train_labels, train_weights
 from autoxfer.preparation import prepare
 from autoxfer.records import Job, Trial, derive_seed
 from autoxfer.scoring import Target, measure
 from autoxfer.searching import job_maker
-from autoxfer.setting import train_labels, train_weights
 from autoxfer.streaming import pick, plain
 from autoxfer.trials import Bench
 
@@ -118,7 +118,7 @@ def _bench(setting: Setting, folder: RunFolder, part: NDArray[np.int64]) -> tupl
         "tune": setting.features.stored("tune").cpu(),
     }
     preparation = prepare(setting.stored, plain(stored["train"]))
-    labels, center, spread = train_labels(setting.dataset, rows)
+    labels, center, spread = train_labels(setting.dataset, rows, setting.config.task.class_weight)
     targets = {
         name: Target(setting.dataset.labels[of], setting.metric, center, spread)
         for name, of in (("train", rows), ("tune", setting.rows("tune")))

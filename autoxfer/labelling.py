@@ -1,0 +1,89 @@
+"""Labels as a loss takes them, and how much examples and classes count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoxfer.dataset import Dataset
+from autoxfer.errors import InputError, nearest
+from autoxfer.scoring import Scale
+
+ClassWeight = Literal["balanced"] | Mapping[str, float] | None
+SKEWED = 10  # times as many examples of one class as of another from which a word about it is due
+
+
+def train_weights(dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
+    """Make the weights that a loss takes, (n,) of mean 1; None where all count alike. Raises InputError for no sum."""
+    if dataset.weights is None:
+        return None
+    weights = dataset.weights[rows].astype(np.float64)
+    if not weights.any():
+        raise InputError("weights above 0 in train", f"0 for all of {len(rows):,} examples", "task.weight")
+    return torch.from_numpy((weights / weights.mean()).astype(np.float32)).to(device)
+
+
+def train_labels(
+    dataset: Dataset, rows: NDArray[np.int64], class_weight: ClassWeight = None
+) -> tuple[Tensor, Scale, Scale]:
+    """Make the labels that a loss takes, as ``Setting.labels``, with the mean and deviation of each output.
+
+    Of classes and labels the mean is what is added to their logits (``class_center``), and the deviation 1.
+    """
+    values = dataset.labels[rows]
+    labels = torch.from_numpy(np.ascontiguousarray(values))
+    if class_weight is not None and dataset.schema.task == "regression":
+        raise InputError("classes, for task.class_weight", "numbers", "task.class_weight")
+    if dataset.schema.task != "regression":
+        return labels, class_center(dataset, rows, class_weight), 1.0
+    if labels.dim() == 2:
+        means, deviations = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        deviations[deviations == 0] = 1.0
+        return torch.from_numpy((values - means) / deviations).float(), means, deviations
+    center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
+    return ((labels.double() - center) / spread).float()[:, None], center, spread
+
+
+def class_center(dataset: Dataset, rows: NDArray[np.int64], class_weight: ClassWeight) -> Scale:
+    """Give what is added to logits so that classes count by their weight: (k,), or 0 where they count as they come.
+
+    The logarithm of a class's weight, after training (Menon et al., "Long-tail learning via logit adjustment", ICLR
+    2021, https://arxiv.org/abs/2007.07314): whatever was trained answers as if each class were that much more frequent,
+    closed forms, trees and networks alike. "balanced": n / (k n_c), as if all were equally frequent; of several labels
+    (n - n_c) / n_c, as if each were there in half of the examples.
+
+    Raises InputError for a weight of a class that there is not.
+    """
+    classes, labels = dataset.schema.classes, dataset.labels[rows]
+    if class_weight is None:
+        return 0.0
+    if class_weight == "balanced":
+        if labels.ndim == 2:
+            share = np.clip(labels.mean(axis=0, dtype=np.float64), 0.5 / len(labels), 1 - 0.5 / len(labels))
+            return np.asarray(np.log((1 - share) / share))
+        counts = np.bincount(labels.astype(np.int64), minlength=len(classes))
+        return np.asarray(-np.log(np.maximum(counts, 0.5) * len(classes) / len(labels)))
+    if unknown := [name for name in class_weight if name not in classes]:
+        expected = f"classes among {', '.join(classes[:9])}{', ...' if len(classes) > 9 else ''}"
+        raise InputError(expected, f"{unknown[0]!r}{nearest(unknown[0], classes)}", "task.class_weight")
+    return np.log([float(class_weight.get(name, 1.0)) for name in classes])
+
+
+def skew_warning(dataset: Dataset, metric: str, class_weight: ClassWeight) -> str:
+    """Say where classes are so unequal that accuracy rewards guessing the most frequent; empty where they are not."""
+    if dataset.schema.task != "classification" or metric not in ("accuracy", "log_loss") or class_weight is not None:
+        return ""
+    counts = np.bincount(dataset.labels.astype(np.int64), minlength=len(dataset.schema.classes))
+    if counts.max() < SKEWED * max(counts.min(), 1):
+        return ""
+    most, least = dataset.schema.classes[int(counts.argmax())], dataset.schema.classes[int(counts.argmin())]
+    times = counts.max() / max(counts.min(), 1)
+    return (
+        f"{most!r} is {times:.0f} times as frequent as {least!r}, and {metric} takes every example alike; where every "
+        "class should count, task.metric: balanced_accuracy and task.class_weight: balanced"
+    )
