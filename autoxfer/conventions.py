@@ -146,7 +146,7 @@ def stage_ends(names: Sequence[str], shapes: Sequence[tuple[int, ...]], given: S
     Tokens and vectors have no such size: every tap is an end. Of very many some are chosen, evenly.
     """
     ends = [name for name in names if name in given or name == "last"]
-    if len(ends) < 3:
+    if len(ends) < 2:
         sizes = [shape[1:] if len(shape) == 3 else None for shape in shapes]
         changes = [after is None or before != after for before, after in zip(sizes, [*sizes[1:], None], strict=True)]
         ends = [name for name, change in zip(names, changes, strict=True) if change]

@@ -13,11 +13,12 @@ import torch
 from autoxfer_builtins.adapters import Adapters
 from autoxfer_builtins.fine_tune import FREE, FROZEN, FineTune
 from autoxfer_builtins.linear_probe import LinearProbe
-from autoxfer_builtins.lora import LoRA, LowRank
+from autoxfer_builtins.lora import LoRA, LowRank, LowRankMatrix, adaptable, projections
 from autoxfer_builtins.partial_transfer import PartialTransfer
 from autoxfer_builtins.residual import Integrated, Residual
 from autoxfer_builtins.scratch import Scratch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 from autoxfer.building import start_head
 from autoxfer.features import TrainTensors
@@ -203,6 +204,45 @@ def test_a_low_rank_change_can_be_merged_into_its_layer() -> None:
         with torch.no_grad():
             base.weight += 1.5 * update
         torch.testing.assert_close(changed, base(x), rtol=1e-4, atol=1e-5)
+
+
+def test_what_reads_a_layers_weight_reads_the_changed_one() -> None:
+    torch.manual_seed(0)
+    base, x = nn.Linear(6, 5), torch.randn(4, 6)
+    layer = LowRank(base, rank=2, scale=1.5)
+    nn.init.normal_(layer.get_submodule("up").weight)  # type: ignore[arg-type]
+    torch.testing.assert_close(nn.functional.linear(x, layer.weight, layer.bias), layer(x))
+    assert (layer.in_features, layer.out_features) == (6, 5)
+
+
+def test_gpt2s_transposed_linear_layer_changes_as_a_linear_layer_does() -> None:
+    pytorch_utils = pytest.importorskip("transformers.pytorch_utils")
+    torch.manual_seed(0)
+    base, x = pytorch_utils.Conv1D(5, 6), torch.randn(4, 3, 6)
+    assert [name for name, _ in adaptable(nn.ModuleDict({"a": base}))] == ["a"]
+    layer = LowRank(base, rank=2, scale=1.5)
+    assert torch.equal(layer(x), base(x))
+    nn.init.normal_(layer.get_submodule("up").weight)  # type: ignore[arg-type]
+    torch.testing.assert_close(x @ layer.weight + base.bias, layer(x))
+
+
+def test_attention_uses_its_changed_projections() -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(6, 2, batch_first=True).eval()
+    x = torch.randn(4, 3, 6)
+    before = attention(x, x, x)[0]
+    (part, name), *others = projections(nn.Sequential(attention))
+    assert (part, name, others) == (attention, "in_proj_weight", [])
+    weight = attention.in_proj_weight.detach().clone()
+    change = LowRankMatrix(weight, rank=2, scale=1.5)
+    register_parametrization(attention, "in_proj_weight", change)
+    assert torch.equal(attention(x, x, x)[0], before)
+    nn.init.normal_(change.up.weight)
+    changed = attention(x, x, x)[0]
+    remove_parametrizations(attention, "in_proj_weight", leave_parametrized=True)
+    torch.testing.assert_close(attention.in_proj_weight, weight + 1.5 * change.up.weight @ change.down.weight)
+    torch.testing.assert_close(attention(x, x, x)[0], changed)
+    assert not torch.allclose(changed, before)
 
 
 def test_fine_tuning_starts_at_the_fitted_head_and_trains_everything() -> None:

@@ -14,6 +14,7 @@ With fraction = 0 this is scratch with the source's architecture, bit for bit.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -21,7 +22,9 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from torch import Tensor, nn
 
-from autoxfer import Candidate, Group, Problem, Recipe, Strategy, Tap, hookimpl
+from autoxfer import Candidate, Group, Problem, Recipe, Strategy, Tap, TapInfo, hookimpl
+
+STAGE_NEAR = 0.05  # share of the parameters by which a stage's end may be farther off: half a step of the search
 
 
 @final
@@ -61,7 +64,7 @@ class PartialTransfer(Strategy):
             masks = _inherit_channels(body, source.suffix("input"), self.fraction)
             frozen = {} if self.train_inherited else {f"body.{name}": mask for name, mask in masks.items()}
             return Candidate(module, (architecture.input,), frozen=frozen)
-        n_inherited = min(range(1, len(source.taps)), key=lambda k: abs(source.taps[k].inherited - self.fraction))
+        n_inherited = _nearest(source.taps, self.fraction)
         children = list(body.named_children())
         if not self.train_inherited:
             module.add_module("body", nn.Sequential(OrderedDict(children[n_inherited:])))
@@ -71,6 +74,13 @@ class PartialTransfer(Strategy):
             child.load_state_dict(donor.state_dict())
         groups = tuple(Group(f"body.{name}.", lr=self.inherited_lr) for name, _ in inherited)
         return Candidate(module, (architecture.input,), (*groups, Group()))
+
+
+def _nearest(taps: Sequence[TapInfo], fraction: float) -> int:
+    """Find the tap up to which about ``fraction`` is inherited; the end of a stage rather than of a block beside it."""
+    return min(
+        range(1, len(taps)), key=lambda k: abs(taps[k].inherited - fraction) - (STAGE_NEAR if taps[k].stage else 0.0)
+    )
 
 
 def _inherit_channels(body: nn.Module, donor: nn.Module, fraction: float) -> dict[str, Tensor]:
