@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,3 +101,12 @@ def test_one_that_failed_counts_as_the_worst() -> None:
     assert not warm.misleads(closed)
     failed = [Trial(trial.number, trial.params, Outcome("failed", None)) for trial in closed]
     assert warm.misleads(failed[:3] + closed[3:])
+
+
+def test_the_evidence_command_compares_every_prior_with_a_cold_search() -> None:
+    command = Path(__file__).resolve().parents[1] / "examples" / "evidence" / "warm_start.py"
+    done = subprocess.run([sys.executable, command, "--smoke", "--json"], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert [row["prior"] for row in told["rows"]] == 2 * ["cold", "like", "same", "opposite"]
+    assert all(row["regret"] >= 0 for row in told["rows"])
+    assert told["holds"] is None  # two seeds say nothing
