@@ -24,8 +24,8 @@ cold search's, as far as the seeds can tell (two standard errors of the paired d
     support vectors       same    0.0019      0.71     -0.0007 +- 0.0006      13/40
     support vectors   opposite    0.0038      1.43     +0.0011 +- 0.0008       9/40
 
-So it gains little here, and costs about a tenth of a point of accuracy at worst. Without the rule of the first three, the
-opposite prior had 1.07 and 1.74 times the cold search's regret.
+So it gains little here, and costs about a tenth of a point of accuracy at worst. Without the rule of the first three
+the opposite prior had 1.07 and 1.74 times the cold search's regret.
 """
 
 from __future__ import annotations
