@@ -19,7 +19,7 @@ from autoxfer.features import Features, TrainTensors, resolve
 from autoxfer.metrics import get_metric
 from autoxfer.preparation import prepare
 from autoxfer.records import Floors, Modality, Recipe, Task
-from autoxfer.scoring import Target
+from autoxfer.scoring import Scale, Target
 from autoxfer.source import Source
 from autoxfer.strategy import Candidate, Fitted, Input, Problem, Strategy
 from autoxfer.testing import texts
@@ -37,6 +37,7 @@ SCENES: tuple[tuple[Modality, Task], ...] = (
     ("image", "classification"),
     ("vector", "classification"),
     ("vector", "regression"),
+    ("vector", "multilabel"),
     ("text", "classification"),
     ("mixed", "classification"),
 )
@@ -51,11 +52,13 @@ class Scene:
 
     problem: Problem  # with its one source, or its two
     features: Features
-    labels: Tensor  # of the train split: (n,) int64 or (n, 1) float32 standardised
+    labels: Tensor  # of the train split: (n,) int64, (n, 3) float32 0/1, or (n, outputs) float32 standardised
     tune: Target
 
     def __str__(self) -> str:
         several = f"-{len(self.problem.sources)}_sources" if len(self.problem.sources) > 1 else ""
+        numbers = self.problem.n_outputs if self.problem.task == "regression" else 1
+        several += f"-{numbers}_outputs" if numbers > 1 else ""
         return f"{self.problem.modality}-{self.problem.task}{several}"
 
     def problem_for(self, strategy: type[Strategy]) -> Problem:
@@ -117,42 +120,66 @@ class _OnlyData:
 
 
 @cache
-def scene(modality: Modality, task: Task, n_sources: int = 1) -> Scene:
-    """Make a tiny problem; the same one every time.
+def scene(modality: Modality, task: Task, n_sources: int = 1, n_numbers: int = 1) -> Scene:
+    """Make a tiny problem; the same one every time. A regression may have several numbers to predict.
 
     Its second source is of another width and reads another size; of a mixed problem it reads the columns, not the text.
     """
-    return scene_of(modality, task, [_source(modality, number) for number in range(n_sources)])
+    return scene_of(modality, task, [_source(modality, number) for number in range(n_sources)], n_numbers)
 
 
-def scene_of(modality: Modality, task: Task, made: Sequence[Source]) -> Scene:
+def scene_of(modality: Modality, task: Task, made: Sequence[Source], n_numbers: int = 1) -> Scene:
     """Make a tiny problem for any sources: pictures (12, 12), vectors (6,), sentences, or these beside ``TABLE``."""
     rng = np.random.default_rng(0)
     kinds = rng.integers(3, size=N_TRAIN + N_TUNE)
     schema, examples = _DRAW[modality](kinds, rng, made)
-    schema = replace(schema, task=task, classes=("a", "b", "c") if task == "classification" else ())
+    schema = replace(schema, task=task, classes=() if task == "regression" else ("a", "b", "c"))
     sources = tuple(_fitted(source, schema) for source in made)
     preparation = prepare(schema, examples[:N_TRAIN])
     shape = preparation.raw_shape
     stored = {"train": torch.from_numpy(examples[:N_TRAIN]), "tune": torch.from_numpy(examples[N_TRAIN:])}
-    values = kinds if task == "classification" else (20.0 + 5.0 * kinds + rng.normal(size=len(kinds)))
-    labels = torch.from_numpy(values[:N_TRAIN])
-    center, spread = 0.0, 1.0
-    if task == "regression":
-        center, spread = float(labels.mean()), float(labels.std(correction=0))
-        labels = ((labels - center) / spread).float()[:, None]
+    values = _labels(task, kinds, rng, n_numbers)
+    labels, center, spread = standardised(values[:N_TRAIN], task)
     problem = Problem(
         task=task,
         modality=modality,
         shape=shape,
-        n_outputs=3 if task == "classification" else 1,
+        n_outputs=n_numbers if task == "regression" else 3,
         n_train=N_TRAIN,
         sources=sources,
-        architectures=architectures(modality, shape, sources, preparation.vocabulary, preparation.n_words),
+        architectures=architectures(
+            modality, shape, sources, preparation.vocabulary, preparation.n_words, separate=values.ndim == 2
+        ),
         classes=schema.classes,
     )
     tune = Target(values[N_TRAIN:], get_metric(None, task), center, spread)
     return Scene(problem, Features(preparation, {source.name: source for source in sources}, stored, CPU), labels, tune)
+
+
+def _labels(task: Task, kinds: NDArray[np.int64], rng: np.random.Generator, n_numbers: int) -> NDArray[Any]:
+    """Give each example its kind, numbers that grow with it, or three labels of which the first is true of kind 0."""
+    if task == "classification":
+        return kinds
+    if task == "multilabel":
+        either = np.stack([kinds == 0, kinds != 1, kinds == 2], axis=1)
+        return np.where(rng.random(either.shape) < 0.1, ~either, either).astype(np.float32)
+    if n_numbers == 1:
+        return 20.0 + 5.0 * kinds + rng.normal(size=len(kinds))
+    return np.asarray(
+        (20.0 + 5.0 * kinds[:, None] + rng.normal(size=(len(kinds), n_numbers))) * 10.0 ** np.arange(n_numbers)
+    )
+
+
+def standardised(values: NDArray[Any], task: Task) -> tuple[Tensor, Scale, Scale]:
+    """Make the labels that a loss takes, and the mean and deviation of each output, as the core does."""
+    labels = torch.from_numpy(values)
+    if task != "regression":
+        return labels, 0.0, 1.0
+    if values.ndim == 2:
+        center, spread = values.mean(0), values.std(0)
+        return torch.from_numpy((values - center) / spread).float(), center, spread
+    center, spread = float(labels.mean()), float(labels.std(correction=0))
+    return ((labels - center) / spread).float()[:, None], center, spread
 
 
 def _images(kinds: NDArray[np.int64], rng: np.random.Generator, _: Sequence[Source]) -> tuple[Schema, NDArray[Any]]:
