@@ -140,15 +140,26 @@ def calls(module: nn.Module, x: Tensor) -> list[Call]:
     return found
 
 
-def stage_ends(names: Sequence[str], shapes: Sequence[tuple[int, ...]], given: Sequence[str] = ()) -> list[str]:
-    """Name the taps at which stages end: those of ``given`` that are taps, or where the size of a map changes.
+def working_size(module: nn.Module, x: Tensor) -> tuple[int, ...] | None:
+    """Give height and width of the map that the last layer with weights makes, before any pooling; None for no map."""
+    sizes = []
+    for call in calls(module, x):
+        axis = _axis_of(call.layer)
+        if axis is not None and call.made.dim() == 4:
+            sizes.append(tuple(call.made.movedim(axis, -1).shape[1:3]))
+    return sizes[-1] if sizes else None
 
-    Tokens and vectors have no such size: every tap is an end. Of very many some are chosen, evenly.
+
+def stage_ends(names: Sequence[str], sizes: Sequence[tuple[int, ...] | None]) -> tuple[str, ...]:
+    """Name the taps at which stages end: where the next segment works on maps of another size, or on none.
+
+    Tokens and vectors have no such size: every tap is an end.
     """
-    ends = [name for name in names if name in given or name == "last"]
-    if len(ends) < 2:
-        sizes = [shape[1:] if len(shape) == 3 else None for shape in shapes]
-        changes = [after is None or before != after for before, after in zip(sizes, [*sizes[1:], None], strict=True)]
-        ends = [name for name, change in zip(names, changes, strict=True) if change]
+    following = [*sizes[1:], None]
+    return tuple(name for name, a, b in zip(names, sizes, following, strict=True) if b is None or a != b)
+
+
+def chosen(ends: Sequence[str]) -> Sequence[str]:
+    """Choose evenly among very many."""
     n = min(len(ends), MOST_STAGES)
     return [ends[(k + 1) * len(ends) // n - 1] for k in range(n)]

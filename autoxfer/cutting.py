@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoxfer import tracing
-from autoxfer.conventions import pooling, turned
+from autoxfer.conventions import pooling, stage_ends, turned, working_size
 from autoxfer.errors import InputError
 from autoxfer.heads import Pool, close, split_head
 from autoxfer.layout import channels_last
@@ -39,7 +39,7 @@ class Chain:
         "mean",
         0,
     )  # how the network's own head pools tokens, how many at the start it leaves out
-    stages: tuple[str, ...] = ()  # the taps at which stages end; empty = found by size
+    stages: tuple[str, ...] = ()  # the taps at which stages end; empty = all
 
 
 def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = None, where: str = "source") -> Chain:
@@ -159,25 +159,32 @@ def _finish(
     values = _activations(parts, x)
     ends = {name: f"{name}_" if name in ("input", "last") else name for name, _ in parts} | {parts[-1][0]: "last"}
     outer_names = {**aliases, **{name: name for name in ends}}
+    names_of_taps = tuple(ends[name] for name, _ in parts)
+    sizes = [working_size(module, value) for (_, module), value in zip(parts, values, strict=False)]
     return Chain(
-        names=tuple(ends[name] for name, _ in parts),
+        names=names_of_taps,
         segments=tuple(module for _, module in parts),
         shapes=tuple(tuple(value.shape[1:]) for value in values[1:]),
         head=None if head is None else head.eval().requires_grad_(False),
         aliases={outer: ends[name] for outer, name in outer_names.items() if ends.get(name, outer) != outer},
         origins=tuple(origins(module, names) for _, module in parts),
         pooling=pooling(parts[-1][1], values[-2], values[-2].shape[1]) if values[-2].dim() == 3 else ("mean", 0),
+        stages=stage_ends(names_of_taps, sizes),
     )
 
 
 def with_stages(chain: Chain, paths: Sequence[str]) -> Chain:
-    """Call the taps where the modules at ``paths`` end by those names, the names that they had being aliases."""
+    """Call the taps where the modules at ``paths`` end by those names, the names that they had being aliases.
+
+    They are the stages then, if any but the last tap is among them.
+    """
     names = {chain.aliases.get(path, path): path for path in paths}
     new = {name: names[name] if name in names and name != "last" else name for name in chain.names}
     aliases = {alias: new[name] for alias, name in chain.aliases.items() if alias != new[name]}
     aliases |= {name: other for name, other in new.items() if name != other}
-    ends = tuple(new[name] for name in chain.names if name in names)
-    return replace(chain, names=tuple(new.values()), aliases=aliases, stages=ends)
+    ends = tuple(new[name] for name in chain.names if name in names or name == "last")
+    stages = ends if len(ends) > 1 else chain.stages
+    return replace(chain, names=tuple(new.values()), aliases=aliases, stages=stages)
 
 
 def _activations(parts: Named, x: Tensor) -> list[Tensor]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from autoxfer.conventions import stage_ends
+from autoxfer.conventions import chosen
 from autoxfer.cutting import Chain, cut, tensors, with_stages
 from autoxfer.errors import InputError
 from autoxfer.heads import OnTokens, Pool
@@ -96,7 +96,7 @@ class Source:
         self.n_parameters, self.n_features = sum(sizes), chain.shapes[-1][0]
         shares = [sum(sizes[: k + 1]) / max(self.n_parameters, 1) for k in range(len(sizes) - 1)] + [1.0]
         masked = [tokenizer is not None and len(shape) == 2 for shape in chain.shapes]
-        ends = stage_ends(chain.names, chain.shapes, chain.stages)
+        ends = chosen(chain.stages or chain.names)
         each = zip(chain.names, chain.shapes, shares, masked, strict=True)
         self.taps = (
             TapInfo("input", self.input_shape, 0.0, stage=False),

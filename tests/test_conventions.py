@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import networks
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autoxfer.conventions import calls, channel_axis, pooling, stage_ends
+from autoxfer.conventions import calls, channel_axis, chosen, pooling, stage_ends, working_size
 from autoxfer.cutting import cut
 
 
@@ -84,18 +85,42 @@ def test_the_heads_own_pooling_of_tokens_is_recognised(how: str, expected: tuple
     assert pooling(head, torch.randn(3, 7, 4), 7) == expected
 
 
-def test_stages_end_where_a_librarys_stages_end_or_a_maps_size_changes() -> None:
-    names = ["stem", "a.0", "a.1", "b.0", "b.1", "last"]
-    shapes = [(4, 8, 8), (4, 8, 8), (4, 8, 8), (8, 4, 4), (8, 4, 4), (8,)]
-    assert stage_ends(names, shapes) == ["a.1", "b.1", "last"]
-    assert stage_ends(names, shapes, ["stem", "b.1"]) == ["stem", "b.1", "last"]
-    assert stage_ends(names, [(5, 4)] * 5 + [(4,)]) == names
+def test_stages_end_where_the_next_layers_work_on_another_size() -> None:
+    names = ["stem", "a.0", "a.1", "b.0", "last"]
+    assert stage_ends(names, [(8, 8), (8, 8), (8, 8), (4, 4), (4, 4)]) == ("a.1", "last")
+    assert stage_ends(names, [(8, 8), (8, 8), (4, 4), (4, 4), (2, 2)]) == ("a.0", "b.0", "last")
+    assert stage_ends(names, [(8, 8), (8, 8), None, None, None]) == ("a.0", "a.1", "b.0", "last")
+    assert stage_ends(names, [None] * 5) == tuple(names)
+
+
+def test_pooling_belongs_to_the_stage_before_it() -> None:
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 5, 1), nn.ReLU(), nn.MaxPool2d(2)]
+    chain = cut(nn.Sequential(*layers, nn.Conv2d(5, 6, 1), nn.ReLU()), (3, 8, 8))
+    assert chain.names == ("0", "2", "last")
+    assert chain.shapes[0] == (4, 4, 4)
+    assert working_size(chain.segments[0], torch.zeros(2, 3, 8, 8)) == (8, 8)
+    assert chain.stages == ("0", "2", "last")
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "stages"),
+    [
+        (networks.CifarResNet(3), (3, 32, 32), "layer1.2 layer2.2 last"),
+        (networks.SqueezeNet(5), (3, 96, 96), "features.0 features.5 features.10 last"),
+        (networks.MobileNet(), (3, 96, 96), "pw.0 pw.2 pw.4 pw.10 last"),
+        (networks.LeNet(), (1, 28, 28), "conv1 conv2 last"),
+        (networks.ResNet8(), (3, 32, 32), "b1_conv2 b2_short last"),
+    ],
+)
+def test_published_networks_have_the_stages_of_their_papers(
+    network: nn.Module, shape: tuple[int, ...], stages: str
+) -> None:
+    assert " ".join(cut(network, shape).stages) == stages
 
 
 def test_of_a_hundred_blocks_a_dozen_are_offered_evenly() -> None:
     names = [*(f"blocks.{k}" for k in range(100)), "last"]
-    ends = stage_ends(names, [(5, 4)] * 100 + [(4,)])
+    ends = chosen(names)
     assert len(ends) == 12
     assert ends[-1] == "last"
-    places = [names.index(name) for name in ends]
-    assert {b - a for a, b in pairwise(places)} <= {8, 9}
+    assert {b - a for a, b in pairwise(names.index(name) for name in ends)} <= {8, 9}

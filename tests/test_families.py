@@ -55,7 +55,7 @@ TAPS = {
     "resnet_cifar": "conv1 layer1* layer2* last*",
     "awkward": "right* weight* last*",
     "torch_encoder": "patches* encoder.layers.0* last*",
-    "torchvision_swin": "features.0 features.1* features.2 features.3.0* last*",
+    "torchvision_swin": "features.0 features.1* features.2 features.3.0 last*",
     "torchvision_vit": "conv_proj* encoder.layers.encoder_layer_0* last*",
     "mlp": "0* 2* last*",
     "conv1d": "1* last*",
