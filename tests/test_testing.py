@@ -241,7 +241,8 @@ def test_a_strategy_is_tried_only_where_it_serves() -> None:
                 raise Unsupported("numbers are for me")
             return {}
 
-    assert {str(check.scene) for check in checks(Choosy)} == {"vector-classification", "vector-regression"}
+    served = {"vector-classification", "vector-regression", "vector-multilabel"}
+    assert {str(check.scene) for check in checks(Choosy)} == served
 
 
 def test_what_is_no_strategy_is_refused_with_the_reason() -> None:
