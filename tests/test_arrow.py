@@ -242,7 +242,7 @@ SHARD = "data-00000-of-00001.arrow"
         (lambda f: save(f / "train", sentences(40, [7] * 40), SENTENCES), r"labels 0\.\.1.*found 7 in example 0"),
         (lambda f: save(f / "train", sentences(0), SENTENCES) and save(f / "test", sentences(0), SENTENCES), "one row"),
     ],
-    ids=str,
+    ids=[str(number) for number in range(13)],
 )
 def test_what_is_damaged_is_refused(tmp_path, make, told):
     with pytest.raises(InputError, match=told):
