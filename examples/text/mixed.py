@@ -14,6 +14,17 @@ alone (from scratch, as the source reads no columns), and whole.
 
 The probe reads the sentence alone, whatever stands beside it. ``residual`` learns from scratch what the source never
 saw: the multimodal extension of Xu et al. (see plugins/autoxfer_builtins/residual.py).
+
+What came out with 300 rows to train on and 6 trials (five to ten minutes a table on a busy core; accuracy on guard,
+test in brackets):
+
+    census    whole: residual .823 (.831) accepted, scratch .801 (.817), probe .757 (.783) found harmful
+              texts alone: residual .780, scratch .766, probe .757, all undecided; columns alone: scratch .721
+    reviews   whole: probe .879 (.878) and residual .878 (.877) accepted, scratch .710 (.674)
+              texts alone: residual .882, probe .879, both accepted, scratch .719; columns alone: scratch .548
+
+Where the numbers count, a probe that cannot see them is worse than no transfer at all, and residual is better than
+either; where they tell nothing, they cost nothing.
 """
 
 from __future__ import annotations
@@ -37,19 +48,15 @@ STRATEGIES: list[Any] = [
 
 
 def census(folder: Path, n: int, seed: int) -> pd.DataFrame:
-    """Tell the categories of ``n`` people in a sentence each, and keep four of their numbers."""
-    people = pd.read_parquet(folder / "tabular" / "adult.parquet").sample(n, random_state=seed)
-    plain = people.select_dtypes(exclude="number").fillna("unknown").apply(lambda column: column.str.replace("-", " "))
-    text = (
-        "A "
-        + plain["sex"].str.lower()
-        + " from "
-        + plain["native_country"]
-        + ", "
-        + plain["marital_status"].str.lower()
-    )
-    text += " (" + plain["relationship"].str.lower() + "), whose schooling is " + plain["education"]
-    text += " and who works as " + plain["occupation"].str.lower() + ", employer: " + plain["workclass"].str.lower()
+    """Tell the categories of ``n`` people in a sentence each, no two alike, and keep four numbers; half are rich."""
+    people = pd.read_parquet(folder / "tabular" / "adult.parquet")
+    kinds = people.select_dtypes(exclude="number").columns.drop(["income", "split"])
+    different = people.sample(frac=1, random_state=seed).drop_duplicates(list(kinds))
+    people = different.groupby("income").head(n // 2).sample(frac=1, random_state=seed)
+    plain = people[kinds].fillna("unknown").apply(lambda column: column.str.replace("-", " ").str.lower())
+    text = "A " + plain["race"] + " " + plain["sex"] + " from " + plain["native_country"] + ", "
+    text += plain["marital_status"] + " (" + plain["relationship"] + "), whose schooling is " + plain["education"]
+    text += " and who works as " + plain["occupation"] + ", employer: " + plain["workclass"]
     numbers = people[["age", "hours_per_week", "capital_gain", "capital_loss"]]
     return numbers.assign(text=text, label=people["income"])
 
