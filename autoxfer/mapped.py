@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autoxfer.errors import InputError
 
 SHARE = 0.25  # of the memory that examples may take
-HELD_BYTES = 64 << 20  # of a file that are read before its pages are given back
+HELD_BYTES = 16 << 20  # of a file that are read before its pages are given back
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 

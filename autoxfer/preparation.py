@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Preparation", "Standardise", "Unpack", "encode", "prepare"]
 
-CHUNK = 1024  # examples counted at a time, so that statistics need no second copy of the images
+CHUNK = 1 << 20  # pixels counted at a time, so that statistics need no second copy of the images
 
 
 @final
@@ -196,8 +197,9 @@ def _pixel_statistics(stored: NDArray[np.uint8] | OnDisk) -> tuple[NDArray[np.fl
     """Mean and deviation of pixel / 255 per channel, (C, 1, 1) each, exactly: from the 256 counts."""
     channels = stored.shape[3] if stored.ndim == 4 else 1
     counts = np.zeros((channels, 256), dtype=np.int64)
-    for start in range(0, len(stored), CHUNK):
-        pixels = np.asarray(stored[start : start + CHUNK]).reshape(-1, channels)
+    at_once = max(1, CHUNK // math.prod(stored.shape[1:]))
+    for start in range(0, len(stored), at_once):
+        pixels = np.asarray(stored[start : start + at_once]).reshape(-1, channels)
         for channel in range(channels):
             counts[channel] += np.bincount(pixels[:, channel], minlength=256)
     share = counts / counts.sum(axis=1, keepdims=True)

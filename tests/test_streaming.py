@@ -7,21 +7,23 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from autoxfer import mapped
 from autoxfer.activations import Store, content
+from autoxfer.config import load_config
 from autoxfer.datacheck import _blank, copies
 from autoxfer.dataset import Dataset, Schema
 from autoxfer.features import Features
 from autoxfer.mapped import mapping, pieces
 from autoxfer.preparation import prepare
+from autoxfer.selection import run
 from autoxfer.splitting import split
 from autoxfer.strategy import Raw
 from autoxfer.streaming import OnDisk, batches, join, pick, plain, take
@@ -107,7 +109,7 @@ def test_batches_are_the_same_whether_kept_or_live(images, kind):
 
 
 def project(folder, n, side):
-    """A folder of images that are told apart by their brightness, a source, a run file."""
+    """A folder of images that are told apart by their brightness, and a source."""
     rng = np.random.default_rng(0)
     for row in range(n):
         path = folder / "images" / ("dark", "light")[row % 2] / f"{row}.bmp"
@@ -119,8 +121,8 @@ def project(folder, n, side):
     namespace: dict[str, object] = {}
     exec(NETS, namespace)
     save_file(namespace["net"]().state_dict(), folder / "net.safetensors")
-    (folder / "mlflow.yaml").write_text("enabled: false\n")
-    (folder / "run.yaml").write_text(RUN.replace("SIDE", str(side)))
+    source = {"name": "net", "model": "nets.py:net", "weights": "net.safetensors", "input": {"shape": [3, side, side]}}
+    return {**RUN, "sources": [source], "directory": str(folder)}
 
 
 NETS = """
@@ -130,55 +132,73 @@ def net():
     pool = nn.AdaptiveAvgPool2d(1)
     return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4, 3))
 """
-NUMBERS = ("strategy", "tune", "guard", "test")
-RUN = """
-task: {data: images, splits: {tune: 60, guard: 60}}
-sources:
-  - {name: net, model: "nets.py:net", weights: net.safetensors, input: {shape: [3, SIDE, SIDE]}}
-strategies: [{scratch: {architecture: compact, steps: 6, batch: 32}}, {residual: {steps: 6, batch: 32}}, linear_probe]
-budget: {trials: 2}
-guard: {when_undecided: best_tune}
-final: refit
-device: cpu
-"""
-SCRIPT = """
-import json, resource, sys
-from autoxfer.cli import main
-try:
-    main(["run", "run.yaml", "--json", "--runs", sys.argv[1]])
-except SystemExit as stopped:
-    code = stopped.code
-print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), file=sys.stderr)
-"""
+QUICK = {"steps": 6, "batch": 32}
+RUN = {
+    "task": {"data": "images"},
+    "strategies": [{"scratch": {"architecture": "compact", **QUICK}}, {"residual": QUICK}, "linear_probe"],
+    "budget": {"trials": 1},
+    "guard": {"when_undecided": "best_tune"},
+    "final": "refit",
+    "device": "cpu",
+}
 
 
-def finish(folder, runs, bound):
-    """Run a project in a process of its own: its record, its peak of memory, its predictions."""
-    environment = {**os.environ, "AUTOXFER_MEMORY_GB": bound, "AUTOXFER_CACHE": str(folder / f"cache-{runs}")}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, runs], capture_output=True, text=True, check=False, cwd=folder, env=environment
-    )
-    told = json.loads(done.stderr.splitlines()[-1])
-    assert told["code"] in (0, None), done.stderr
-    record = json.loads(done.stdout)
-    return record, told["peak"], Path(folder / runs / record["run_id"])
+def weights(path):
+    """The numbers of a file, bit for bit; the order in which its header names them is left to chance."""
+    with safe_open(path, "numpy") as handle:
+        return handle.metadata(), {name: handle.get_tensor(name).tobytes() for name in handle.keys()}  # noqa: SIM118
 
 
 @pytest.mark.slow
-def test_a_run_on_disk_ends_as_in_memory_and_takes_far_less_of_it(tmp_path):
-    n, side = 2000, 160
-    for name, count in (("few", 200), ("many", n)):
-        (tmp_path / name).mkdir()
-        project(tmp_path / name, count, side)
-    decoded = n * side * side * 3  # 154 MB
-    _, base, _ = finish(tmp_path / "few", "held", "16")
-    small, low, here = finish(tmp_path / "many", "streamed", "0.01")
-    large, high, there = finish(tmp_path / "many", "held", "16")
-    for one, other in zip(small["leaderboard"], large["leaderboard"], strict=True):
-        assert [one[key] for key in NUMBERS] == [other[key] for key in NUMBERS]
-    files = sorted(path.relative_to(there) for path in there.rglob("*.safetensors"))
-    assert len(files) > 2
-    assert all((there / path).read_bytes() == (here / path).read_bytes() for path in files)
-    print(f"peaks {base / 1e6:.0f}, {low / 1e6:.0f} and {high / 1e6:.0f} MB; {decoded / 1e6:.0f} MB decoded")
-    assert low - base < decoded / 2
-    assert high - low > decoded
+def test_a_run_on_disk_ends_as_in_memory(tmp_path, monkeypatch):
+    config, found = project(tmp_path, 120, 16), []
+    (tmp_path / "mlflow.yaml").write_text("enabled: false\n")
+    for place, bound in (("disk", "1e-6"), ("memory", "16")):
+        monkeypatch.setenv("AUTOXFER_MEMORY_GB", bound)
+        monkeypatch.setenv("AUTOXFER_CACHE", str(tmp_path / f"cache-{place}"))
+        result = run(load_config(config), runs=tmp_path / place, mlflow=tmp_path / "mlflow.yaml")
+        assert (tmp_path / f"cache-{place}" / "pixels").exists() == (place == "disk")
+        folder = tmp_path / place / result.record.run_id
+        found.append({str(path.relative_to(folder)): weights(path) for path in folder.rglob("*.safetensors")})
+    assert len(found[0]) > 3
+    assert found[0] == found[1]
+
+
+SCRIPT = """
+import json, resource, sys
+import numpy as np, torch
+from autoxfer.config import load_config
+from autoxfer.setting import prepare
+from autoxfer.strategy import Raw, Tap
+
+setting = prepare(load_config(json.loads(sys.argv[1])))
+setting.fingerprint
+features = setting.features
+summed = 0.0
+for start in range(0, len(setting.rows("train")) - 32, 32):
+    rows = torch.arange(start, start + 32)
+    summed += features.batch((Raw(),), "train", rows)[0].double().sum().item()
+tap = setting.sources["net"].taps[-1].name
+digest = features.whole(Tap(tap, "net"), "train").double().sum().item()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"peak": peak, "numbers": [setting.fingerprint, summed, digest]}))
+"""
+
+
+@pytest.mark.slow
+def test_what_lies_on_disk_takes_hardly_any_memory(tmp_path):
+    n, side = 3000, 160
+    many, few = project(tmp_path, n, side), project(tmp_path / "few", 100, side)
+    decoded = n * side * side * 3  # 230 MB
+    peaks, numbers = {}, {}
+    for place, config, bound in (("few", few, "16"), ("disk", many, "0.01"), ("memory", many, "16")):
+        environment = {**os.environ, "AUTOXFER_MEMORY_GB": bound, "AUTOXFER_CACHE": str(tmp_path / f"cache-{place}")}
+        command = [sys.executable, "-c", SCRIPT, json.dumps(config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        peaks[place], numbers[place] = told["peak"], told["numbers"]
+    print({place: f"{peak / 1e6:.0f} MB" for place, peak in peaks.items()}, f"{decoded / 1e6:.0f} MB decoded")
+    assert numbers["disk"] == numbers["memory"]
+    assert peaks["disk"] - peaks["few"] < decoded / 2
+    assert peaks["memory"] - peaks["disk"] > decoded
