@@ -89,6 +89,7 @@ def test_an_influence_is_a_slope_and_the_mean_of_the_losses_one_minus_the_metric
         ("rmse", sk.root_mean_squared_error),
         ("mse", sk.mean_squared_error),
         ("mae", sk.mean_absolute_error),
+        ("mape", sk.mean_absolute_percentage_error),
         ("r2", sk.r2_score),
     ],
 )
@@ -167,7 +168,7 @@ def test_an_area_is_not_compared_where_a_label_is_hardly_ever_true():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["f1_macro", "f1_micro", "auroc", "hamming_loss", "f1_samples"])
 def test_models_that_err_alike_are_accepted_no_more_often_than_alpha(name: str):
-    r, metric, accepted, draws = np.random.default_rng(3), MULTILABEL[name], 0, 300
+    r, metric, accepted, draws = np.random.default_rng(3), MULTILABEL[name], 0, 200
     for _ in range(draws):
         labels = (r.random((120, 3)) < [0.5, 0.3, 0.2]).astype(np.float32)
         shared = r.normal(size=(120, 3))
@@ -178,7 +179,7 @@ def test_models_that_err_alike_are_accepted_no_more_often_than_alpha(name: str):
         else:
             losses = metric.losses(one, labels), metric.losses(other, labels)
             accepted += guard.decide(*losses, kind="real").accepted
-    assert accepted / draws <= 0.085  # .05 and two and a half standard errors
+    assert accepted / draws <= 0.09  # .05 and two and a half standard errors
 
 
 @pytest.mark.slow

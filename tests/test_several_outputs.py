@@ -80,13 +80,15 @@ def settings(place: Path, kind: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def labels(place: Path) -> autoxfer.Result:
-    return autoxfer.run(settings(place, "labels"), runs=place / "labels", mlflow=place / "mlflow.yaml")
+    (place / "logged.yaml").write_text(f"tracking_uri: sqlite:///{place}/mlflow.db\n")
+    return autoxfer.run(settings(place, "labels"), runs=place / "labels", mlflow=place / "logged.yaml")
 
 
 @pytest.fixture(scope="module")
 def numbers(place: Path) -> autoxfer.Result:
     made = settings(place, "numbers", final="refit")
-    return autoxfer.run(made, runs=place / "numbers", mlflow=place / "mlflow.yaml")
+    (place / "logged.yaml").write_text(f"tracking_uri: sqlite:///{place}/mlflow.db\n")
+    return autoxfer.run(made, runs=place / "numbers", mlflow=place / "logged.yaml")
 
 
 def test_of_several_labels_a_transfer_is_judged_by_the_share_of_wrong_ones(labels: autoxfer.Result) -> None:
@@ -163,15 +165,26 @@ def test_a_run_of_several_outputs_is_planned_and_explained(
         assert (result.folder / "explanation.png").stat().st_size > 10_000
 
 
-def test_the_served_model_answers_with_every_label(labels: autoxfer.Result, numbers: autoxfer.Result) -> None:
-    from autoxfer.tracking.serving import Served  # noqa: PLC0415
+def test_the_registered_model_answers_with_every_label_and_every_number(
+    labels: autoxfer.Result, numbers: autoxfer.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow  # noqa: PLC0415
 
-    images = np.zeros((2, 8, 8), np.uint8)
-    answer = Served(autoxfer.load(labels.folder)).predict(images)
+    def served(result: autoxfer.Result) -> Any:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", result.record.mlflow.tracking_uri)
+        mlflow.set_tracking_uri(result.record.mlflow.tracking_uri)
+        return mlflow.pyfunc.load_model(result.record.mlflow.model_uri)
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    answer = served(labels).predict(images)
     assert list(answer) == ["label", *(f"probability_{name}" for name in LABELS)]
+    named = autoxfer.load(labels.folder).predict(images)
+    assert answer["label"].tolist() == [";".join(names) for names in named]
     winner = autoxfer.load(numbers.folder)
     rows = pd.DataFrame({column.name: [1.0, 2.0] for column in winner.schema.columns})
-    assert list(Served(winner).predict(rows)) == ["prediction_progress", "prediction_s5"]
+    answer = served(numbers).predict(rows)
+    assert list(answer) == ["prediction_progress", "prediction_s5"]
+    np.testing.assert_allclose(answer.to_numpy(), winner.predict(rows))
 
 
 @pytest.mark.parametrize("kind", ["labels", "numbers"])

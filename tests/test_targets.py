@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -21,6 +22,7 @@ A, B = (X[:, 0] > 0).astype(int), (X[:, 1] > 0.5).astype(int)
 def read(path, **spec):
     """Read with the built-in reader for a file."""
     kind = "npz_data" if str(path).endswith(".npz") else "table_data"
+    kind = "arrow_data" if str(path).endswith(".arrow") else kind
     kind = "sklearn_data" if str(path).startswith("sklearn:") else kind
     (entry,) = (entry for entry in entry_points(group="autoxfer") if entry.name == kind)
     (reader,) = entry.load().autoxfer_datasets()
@@ -102,6 +104,24 @@ def test_lists_in_a_parquet_file_are_several_labels_whatever_is_said(table):
         read(table("table.parquet", tags=pd.Series(lists, dtype=object)), target="a")
     with pytest.raises(InputError, match="one value in every row for classification, found lists"):
         read(table("table.parquet", tags=pd.Series(lists, dtype=object)), target="tags", task="classification")
+
+
+@pytest.mark.parametrize("codes", [False, True], ids=["names", "codes with names"])
+def test_lists_in_an_arrow_file_are_labels_and_other_lists_are_left_out(tmp_path, codes):
+    import pyarrow as pa  # noqa: PLC0415
+
+    names = ("red", "big")
+    lists = [[k if codes else names[k] for k, own in enumerate(pair) if own] for pair in zip(A, B, strict=True)]
+    table = pa.table({"x": X[:, 0], "tags": lists, "steps": [[1, 2]] * N})
+    if codes:
+        feature = {"feature": {"names": names, "_type": "ClassLabel"}, "_type": "List"}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": {"tags": feature}}})})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    data = read(tmp_path / "a.arrow", target="tags")
+    assert (data.schema.task, data.schema.classes) == ("multilabel", ("big", "red"))
+    assert data.labels.tolist() == np.stack([B, A], 1).tolist()
+    assert "left out, lists and the like: steps" in data.warnings
 
 
 def test_labels_that_exclude_each_other_are_called_classes(table):
