@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from autoxfer import __version__
 from autoxfer.dataset import Schema
@@ -61,14 +62,32 @@ def save_winner(
     """
     _check_example(schema, example)
     # A copy: the caller's module keeps its device, its mode and its gradients.
-    served = Served(copy.deepcopy(module).cpu(), schema.task).eval().requires_grad_(False)
+    trained = copy.deepcopy(module).cpu().eval().requires_grad_(False)
     stored = torch.from_numpy(np.ascontiguousarray(example))
+    expected = trained(stored)
+    served = Served(merged(trained), schema.task).eval()
+    _compare(served.module(stored), expected)
     program = trace(served, stored)
     contents = {WEIGHTS: _weights(served.module), PROGRAM: _archive(program), **_texts(schema)}
     description = _describe(schema, int(program.module()(stored).shape[1]), info, contents)
     for name, content in contents.items():
         write_whole(folder / name, partial(Path.write_bytes, data=content))
     write_json(folder / DESCRIPTION, description)
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """Put what training kept apart into one: modules with a method ``merged``, weights with a parametrisation.
+
+    The former give a module that does the same, such as a layer with its low-rank change added to its weight.
+    """
+    for name, part in list(network.named_modules()):
+        simpler = getattr(part, "merged", None)
+        if name and callable(simpler):
+            network.set_submodule(name, simpler().requires_grad_(False))
+    for part in list(network.modules()):
+        for name in list(part.parametrizations) if parametrize.is_parametrized(part) else []:  # type: ignore[arg-type]
+            parametrize.remove_parametrizations(part, str(name), leave_parametrized=True)
+    return network.requires_grad_(False)
 
 
 def _check_example(schema: Schema, example: NDArray[Any]) -> None:

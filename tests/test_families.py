@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from autoxfer_builtins.lora import LoRA
 from torch import nn
 
 from autoxfer.errors import Unsupported
-from autoxfer.export import trace
+from autoxfer.export import merged, trace
 from autoxfer.plugins import load_plugins
 from autoxfer.strategy import Strategy, Tap
 from autoxfer.testing.scenes import Scene
@@ -144,6 +145,19 @@ def test_lora_changes_weights_in_every_block(member: Member, family: str) -> Non
     for name, block in candidate.module.get_submodule("body").named_children():
         changed = any(parameter.requires_grad for parameter in block.parameters())
         assert changed or name == ("weight" if family == "awkward" else "embeddings"), name
+
+
+@pytest.mark.parametrize("family", EACH)
+def test_what_lora_ships_has_the_sources_own_layers_and_gives_the_same(member: Member, family: str) -> None:
+    where = member(family)
+    composed = fitted(where, LoRA)
+    stored = where.features.stored("tune")
+    with torch.no_grad():
+        expected = composed(stored)
+        shipped = merged(copy.deepcopy(composed))
+        torch.testing.assert_close(shipped(stored), expected, rtol=1e-4, atol=1e-5)
+    names = {name for name, _ in shipped.get_submodule("module.body").named_parameters()}
+    assert names == {name for name, _ in where.problem.source.suffix().named_parameters()}
 
 
 @pytest.mark.parametrize(("family", "own"), [("vit", ("first", 0)), ("swin", ("mean", 0)), ("bert", ("mean", 0))])

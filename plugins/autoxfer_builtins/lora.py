@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
@@ -71,6 +72,13 @@ class LowRank(nn.Module):
         """The layer's weight with the change, in its shape."""
         change = change_of(self.down.get_parameter("weight"), self.up.get_parameter("weight"))
         return self.base.get_parameter("weight") + self.scale * (change.T if _is_transposed(self.base) else change)
+
+    def merged(self) -> nn.Module:
+        """Give the layer with the change in its weight: what is served, and no slower than the source."""
+        layer = copy.deepcopy(self.base)
+        with torch.no_grad():
+            layer.get_parameter("weight").copy_(self.weight)
+        return layer
 
     def __getattr__(self, name: str) -> Any:
         try:
