@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoxfer import Raw, Source, Tap
-from autoxfer.setting import Setting, train_labels
+from autoxfer.labelling import train_labels
+from autoxfer.setting import Setting
 from autoxfer.strategy import Input
 
 Floats = NDArray[np.float64]

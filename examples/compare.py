@@ -8,7 +8,8 @@ defaults, boosted trees, TF-IDF. Where a pair has no test split, the guard split
 
 Three things favour the alternatives: they learn from train and tune together, the winner from train alone; the winner
 is held against the best of them, which is picked on the examples that judge; and the guard keeps to scratch where it is
-not sure. ``refit`` is the winner's recipe trained on train, tune and guard, as ``final: refit`` does.
+not sure. ``refit`` is the winner's recipe trained on train, tune and guard, as ``final: refit`` does: it has seen more
+than the alternatives, and answers for no rule.
 
 A winner counts as no worse where, in the metric's own units with higher as better,
 
@@ -17,6 +18,24 @@ A winner counts as no worse where, in the metric's own units with higher as bett
 the half width of a 95% interval of a paired difference over the n judged examples. u_i is what an example contributes
 to the metric: its loss for accuracy and log loss, its squared error divided by twice the rmse for rmse (the delta
 method). The rule: no worse on at least 90% of the pairs and seeds; exit code 1 where that fails.
+
+What ``--short`` gave of its 18 comparisons on a busy core (+- is the half width; only of accuracy is more better). No
+whole run has been made yet, and **on this part the rule fails**: 7 of 10 are no worse.
+
+    pair                      seed  metric    on     winner                      refit  best other            +-  ok
+    wine-white-red               0  rmse      test   scratch               .681   .663  embeddings    .663  .026  yes
+    wine-white-red               1  rmse      test   scratch               .650   .651  fine_tuning   .667  .013  yes
+    wine-white-red               2  rmse      test   fine_tune@source      .658   .657  fine_tuning   .645  .021  yes
+    student-por-mat              0  rmse      guard  scratch              4.155      -  fine_tuning  3.961  .298  yes
+    adult-private-government     0  log_loss  test   zero_shot@source      .394   .394  fine_tuning   .407  .011  yes
+    adult-private-government     1  log_loss  test   zero_shot@source      .402   .402  fine_tuning   .383  .006  NO
+    adult-private-government     2  log_loss  test   scratch               .388   .368  fine_tuning   .369  .011  NO
+    lenet-fashion                0  accuracy  test   scratch               .783   .827  scratch       .827  .041  NO
+    resnet8-cifar10_jpeg         0  accuracy  test   linear_probe@source   .686   .771  embeddings    .717  .041  yes
+    minilm-trec6*                0  accuracy  test   linear_probe@minilm   .862   .870  embeddings    .808  .036  yes
+
+* with other splits than now: 150 to tune by, 400 to guard, 500 to test. Seed 0 of lenet-fashion was run three times:
+with 200 steps for scratch (.787, yes), 150 (.753, NO), and as it stands, with as many as autoxfer takes by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +54,7 @@ from typing import Any
 import numpy as np
 import torch
 from alternatives import Material, Predictions, answers
-from compared_pairs import PAIRS, SMOKE, Pair
+from compared_pairs import PAIRS, SHORT, SMOKE, Pair
 from numpy.typing import NDArray
 
 import autoxfer
@@ -61,7 +80,7 @@ def main() -> int:
     with TemporaryDirectory() as temporary:
         place = Path(temporary)
         (place / "mlflow.yaml").write_text("enabled: false\n")
-        for name in arguments.pairs or pairs:
+        for name in arguments.pairs or (SHORT if arguments.short else pairs):
             if missing := pairs[name].missing(arguments.data):
                 skipped[name] = f"not there: {missing}"
                 continue
@@ -80,7 +99,9 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--short", action="store_true", help="8 trials: about 10 minutes of a quiet core")
+    length.add_argument(
+        "--short", action="store_true", help="8 trials, two pairs less: about 10 minutes on 2 quiet cores"
+    )
     length.add_argument("--smoke", action="store_true", help="what scikit-learn brings along, few steps: seconds")
     parser.add_argument("--pairs", nargs="+", metavar="NAME", help=", ".join(PAIRS))
     parser.add_argument("--seeds", type=int)

