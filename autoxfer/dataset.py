@@ -75,7 +75,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory.
+    """A data set in memory; of images that it cannot hold, the examples are an array mapped from a file.
 
     A table is stored as float32 codes (rows, columns): a category's index, a number, NaN where a value is missing.
     Texts are strings (numpy's StringDType) until the sources' tokenizers are known; a mixed data set keeps them beside
