@@ -171,7 +171,7 @@ def test_the_order_of_the_search_changes_no_result(tmp_path: Path, monkeypatch: 
 def test_pictures_vectors_and_texts_classes_and_numbers_are_all_examined(tiny: Scene, folder: RunFolder) -> None:
     classes = ("a", "b", "c") if is_classes(tiny) else ()
     schema = Schema(tiny.problem.modality, tiny.problem.task, (1,), "float32", classes)
-    labels = tiny.labels.flatten().numpy()
+    labels = tiny.labels.numpy() if tiny.problem.task == "multilabel" else tiny.labels.flatten().numpy()
     setting = SimpleNamespace(
         config=SimpleNamespace(seed=0),
         dataset=SimpleNamespace(labels=labels, schema=schema),

@@ -302,9 +302,9 @@ def test_the_doctor_finds_a_healthy_machine_and_a_broken_setting(home: Path, inv
 def test_help_is_there_at_once_and_lists_what_works(invoke: Run) -> None:
     shown = invoke().out
     assert shown == invoke("--help").out
-    for command in ("run", "plan", "pretrain", "explain", "list", "predict", "plugins", "doctor", "config"):
+    for command in ("run", "plan", "pretrain", "explain", "curve", "list", "predict", "plugins", "doctor", "config"):
         assert f"\n  {command} " in shown
-    for later in ("report", "curve", "registry", "serve"):
+    for later in ("report", "registry", "serve"):
         assert f"\n  {later} " not in shown
     assert invoke("--version").out == f"autoxfer {autoxfer.__version__}\n"
 

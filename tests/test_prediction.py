@@ -222,7 +222,7 @@ def test_a_table_is_predicted_from_csv_and_parquet_alike(table: Path, tmp_path: 
         ("a.npz", b"PK", "a numpy file without Python objects"),
         ("a.npy", b"", "a numpy file without Python objects"),
         ("a.png", b"no image", "an image that can be read"),
-        ("a.csv", b"age,town\n1,Ulm\n", "an image or a folder of images, found a .csv file"),
+        ("a.csv", b"age,town\n1,Ulm\n", "one column of image files"),
         ("a", b"", "a file without an ending"),
         ("b.npy", None, "no such file"),
     ],
