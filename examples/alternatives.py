@@ -6,8 +6,9 @@
     boosting      scikit-learn's HistGradientBoosting as it is, categories and missing values told to it as such
     tfidf         TF-IDF of words and pairs of words, and logistic regression, its penalty cross-validated
 
-Each learns from train and tune together, as nothing is left for it to choose on tune. Sources and examples are read by
-autoxfer, so that all see the same pixels, columns and words; what follows is scikit-learn and plain PyTorch.
+Each learns from train, as the winner does, or with ``--with-tune`` from train and tune together, as nothing is left
+for it to choose on tune. Sources and examples are read by autoxfer, so that all see the same pixels, columns and words;
+what follows is scikit-learn and plain PyTorch.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Material:
     setting: Setting
     judged: Literal["test", "guard"]  # the split to be answered
     seed: int
+    parts: tuple[str, ...] = ("train",)  # the splits that are learned from
 
     @property
     def source(self) -> Source:
@@ -56,7 +58,7 @@ class Material:
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """What there is to learn from."""
-        return np.concatenate([self.setting.rows("train"), self.setting.rows("tune")])
+        return np.concatenate([self.setting.rows(part) for part in self.parts])
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -65,8 +67,8 @@ class Material:
 
     def inputs(self, name: Input) -> tuple[Tensor, Tensor]:
         """Give what is learned from (n, ...), and what is to be answered (n_judged, ...)."""
-        train, tune, judged = (self.setting.features.whole(name, split) for split in ("train", "tune", self.judged))
-        return torch.cat([train, tune]).cpu(), judged.cpu()
+        *known, judged = (self.setting.features.whole(name, split) for split in (*self.parts, self.judged))
+        return torch.cat(known).cpu(), judged.cpu()
 
     def in_place(self, probabilities: Floats, seen: NDArray[np.int64]) -> Predictions:
         """Give every class its column, also one that was not there to learn from."""

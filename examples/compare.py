@@ -1,15 +1,16 @@
 r"""Is the winner as good as what people would do otherwise? On the same splits, against the best of them.
 
-    python examples/compare.py [--short | --smoke] [--pairs NAME]... [--seeds 3] [--trials N] [--data FOLDER] [--json]
+    python examples/compare.py [--short | --smoke] [--pairs NAME]... [--seeds 3] [--with-tune] [--json]
 
 For every pair and seed autoxfer runs, and what it ships answers the test split; so do the alternatives of
 alternatives.py: logistic regression or ridge on the same embeddings, fine-tuning and training from scratch with common
 defaults, boosted trees, TF-IDF. Where a pair has no test split, the guard split judges, on which the winner was chosen.
 
-Three things favour the alternatives: they learn from train and tune together, the winner from train alone; the winner
-is held against the best of them, which is picked on the examples that judge; and the guard keeps to scratch where it is
-not sure. ``refit`` is the winner's recipe trained on train, tune and guard, as ``final: refit`` does: it has seen more
-than the alternatives, and answers for no rule.
+All learn from the train split. Two things favour the alternatives: the winner is held against the best of them, which
+is picked on the examples that judge; and the guard keeps to scratch where it is not sure. With ``--with-tune`` they
+learn from train and tune together, which they can since they choose nothing there; that favours them further.
+``refit`` is the winner's recipe trained on train, tune and guard, as ``final: refit`` does: it has seen more than the
+alternatives, and answers for no rule.
 
 A winner counts as no worse where, in the metric's own units with higher as better,
 
@@ -106,6 +107,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", nargs="+", metavar="NAME", help=", ".join(PAIRS))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--trials", type=int, help="20; with --short 8")
+    parser.add_argument("--with-tune", action="store_true", help="the alternatives learn from train and tune")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of real data sets and weights")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
@@ -133,7 +135,8 @@ def compare(name: str, pair: Pair, seed: int, place: Path, arguments: argparse.N
         refit = RunFolder(result.folder).refit
         again = predict(refit, setting, judged) if judged == "test" and refit.is_dir() else None
     winner = result.record.winner
-    found = answers(Material(setting, "test" if judged == "test" else "guard", number))
+    parts = ("train", "tune") if arguments.with_tune else ("train",)
+    found = answers(Material(setting, "test" if judged == "test" else "guard", number, parts))
     compared = judge(setting.metric, setting.dataset.labels[setting.rows(judged)], shipped, again, found)
     reported = winner.test if judged == "test" else winner.guard
     if reported is None or abs(reported - compared["winner_metric"]) > 1e-3 * max(1.0, abs(reported)):

@@ -82,10 +82,11 @@ def test_the_rule_fails_below_nine_in_ten() -> None:
     assert not compare.summarise([])["holds"]
 
 
-def test_alternatives_learn_from_train_and_tune_and_from_nothing_else() -> None:
+def test_alternatives_learn_from_train_or_from_tune_too_and_from_nothing_else() -> None:
     rows = {"train": np.array([0, 1, 2]), "tune": np.array([7, 8]), "guard": np.array([3, 4]), "test": np.array([5])}
     setting: Any = SimpleNamespace(rows=rows.__getitem__, dataset=SimpleNamespace(labels=np.arange(10) * 10))
-    material = alternatives.Material(setting, "test", 0)
+    assert alternatives.Material(setting, "test", 0).rows.tolist() == [0, 1, 2]
+    material = alternatives.Material(setting, "test", 0, ("train", "tune"))
     assert material.rows.tolist() == [0, 1, 2, 7, 8]
     assert material.labels.tolist() == [0, 10, 20, 70, 80]
 
