@@ -56,7 +56,9 @@ def test_a_temperature_can_be_undone() -> None:
 def test_few_examples_that_are_all_right_do_not_make_a_model_certain() -> None:
     predictions = np.tile([0.9, 0.1], (5, 1))
     found = fit_temperature(predictions, np.zeros(5, np.int64))
-    assert at_temperature(predictions, found).max() < 0.95  # 5 + 1 of 5 + 2: nothing more is known
+    assert 0.9 < at_temperature(predictions, found).max() < 0.95
+    many = fit_temperature(np.tile([0.9, 0.1], (500, 1)), np.zeros(500, np.int64))
+    assert many < found  # more of them say more
 
 
 def test_certain_and_wrong_probabilities_stay_finite() -> None:
