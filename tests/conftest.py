@@ -25,6 +25,21 @@ collect_ignore = ["stranger"]  # a package of its own, which test_stranger.py in
 SHARED = Path(os.environ.get("AUTOXFER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+@pytest.fixture(autouse=True)
+def _no_tracking_is_left_behind() -> Iterator[None]:
+    """Forget where a test pointed MLflow: it notes that in the environment, which the next run would follow."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    yield
+    after = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    if after == before:
+        return
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+    for name in after.keys() - before.keys():
+        os.environ.pop(name, None)
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data sets and weights beside the checkout."""

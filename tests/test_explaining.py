@@ -406,8 +406,8 @@ def test_guard_and_test_labels_are_never_touched(
     (tmp_path / "a" / "curves.json").unlink(missing_ok=True)
     prepare = setting.prepare
 
-    def poisoned(config: Any) -> Any:
-        made = prepare(config)
+    def poisoned(*given: Any) -> Any:
+        made = prepare(*given)
         hidden = np.concatenate([made.rows("guard"), made.rows("test")])
         made.fingerprint  # noqa: B018 - of the data as they are
         labels = made.dataset.labels.copy()

@@ -71,7 +71,7 @@ def test_a_compact_network_is_trained_saved_and_read_again(home: Path, capfd: py
     assert card["trained_on"]["examples"] == {"train": 60, "tune": 30}
     assert card["trained_on"]["seed"] == 3
     assert len(card["trained_on"]["fingerprint"]) == 64
-    assert card["command"].startswith("autoxfer ")
+    assert card["command"].startswith("autoxfer")
     assert answer["source"] == {"name": "pictures", "model": "compact", "weights": "made/pictures.safetensors"}
     source = CompactLoader().load(SourceSpec("p", "compact", Path("made/pictures.safetensors"), directory=home))
     images = np.load("pictures.npz")["images"]

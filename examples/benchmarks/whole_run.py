@@ -38,7 +38,7 @@ import strategies
 from common import finish, parser, seconds, wait_for
 
 import autoxfer
-from autoxfer import linear
+from autoxfer import linear, logistic
 from autoxfer.config import load_config
 from autoxfer.features import Composed, Reader
 from autoxfer.optimising import Optimiser
@@ -149,7 +149,7 @@ class Watch:
                 (Extractor, "forward", "frozen"),
                 (Composed, "forward", "finalists"),
                 (linear, "principal_axes", "solving"),
-                (linear, "minimise", "solving"),
+                (logistic, "minimise", "solving"),
             ):
                 stack.enter_context(mock.patch.object(place, name, self._timed(getattr(place, name), kind)))
             stack.enter_context(mock.patch.object(Bench, "execute", self._trial(Bench.execute)))
