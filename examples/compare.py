@@ -20,23 +20,31 @@ the half width of a 95% interval of a paired difference over the n judged exampl
 to the metric: its loss for accuracy and log loss, its squared error divided by twice the rmse for rmse (the delta
 method). The rule: no worse on at least 90% of the pairs and seeds; exit code 1 where that fails.
 
-What ``--short`` gave of its 18 comparisons on a busy core (+- is the half width; only of accuracy is more better). No
-whole run has been made yet, and **on this part the rule fails**: 7 of 10 are no worse.
+What ``--short`` gave (one thread, other work beside it; +- is the half width, only of accuracy is more better): no
+worse in 16 of 18, 89%, so **the rule fails by one**. In adult's seed 1 every transfer was accepted, but zero-shot, which
+tuned best, answers the test split worse than plain fine-tuning; in its seed 2 the guard was not sure of any, and scratch
+was shipped though transfers had .364 to .377 there. With calibration as it is now, which came later, adult's winners
+have .392, .395 and .387: yes, NO, NO.
 
-    pair                      seed  metric    on     winner                      refit  best other            +-  ok
-    wine-white-red               0  rmse      test   scratch               .681   .663  embeddings    .663  .026  yes
-    wine-white-red               1  rmse      test   scratch               .650   .651  fine_tuning   .667  .013  yes
-    wine-white-red               2  rmse      test   fine_tune@source      .658   .657  fine_tuning   .645  .021  yes
-    student-por-mat              0  rmse      guard  scratch              4.155      -  fine_tuning  3.961  .298  yes
-    adult-private-government     0  log_loss  test   zero_shot@source      .394   .394  fine_tuning   .407  .011  yes
-    adult-private-government     1  log_loss  test   zero_shot@source      .402   .402  fine_tuning   .383  .006  NO
-    adult-private-government     2  log_loss  test   scratch               .388   .368  fine_tuning   .369  .011  NO
-    lenet-fashion                0  accuracy  test   scratch               .783   .827  scratch       .827  .041  NO
-    resnet8-cifar10_jpeg         0  accuracy  test   linear_probe@source   .686   .771  embeddings    .717  .041  yes
-    minilm-trec6*                0  accuracy  test   linear_probe@minilm   .862   .870  embeddings    .808  .036  yes
-
-* with other splits than now: 150 to tune by, 400 to guard, 500 to test. Seed 0 of lenet-fashion was run three times:
-with 200 steps for scratch (.787, yes), 150 (.753, NO), and as it stands, with as many as autoxfer takes by itself.
+    pair                        metric   on    winner                     refit  best other            +-  ok
+    resnet8-cifar10_jpeg      0 accuracy test  linear_probe@source   .686  .771  embeddings    .686  .031  yes
+    resnet8-cifar10_jpeg      1 accuracy test  linear_probe@source   .677  .731  embeddings    .643  .038  yes
+    resnet8-cifar10_jpeg      2 accuracy test  linear_probe@source   .703  .737  embeddings    .677  .022  yes
+    lenet-fashion             0 accuracy test  scratch               .783  .827  scratch       .817  .037  yes
+    lenet-fashion             1 accuracy test  scratch               .787  .827  scratch       .797  .025  yes
+    lenet-fashion             2 accuracy test  scratch               .730  .723  scratch       .760  .046  yes
+    wine-white-red            0 rmse     test  scratch               .681  .663  embeddings    .679  .024  yes
+    wine-white-red            1 rmse     test  scratch               .650  .651  fine_tuning   .674  .014  yes
+    wine-white-red            2 rmse     test  fine_tune@source      .658  .657  fine_tuning   .658  .024  yes
+    adult-private-government  0 log_loss test  zero_shot@source      .394  .394  fine_tuning   .421  .013  yes
+    adult-private-government  1 log_loss test  zero_shot@source      .402  .402  fine_tuning   .383  .007  NO
+    adult-private-government  2 log_loss test  scratch               .388  .368  fine_tuning   .369  .010  NO
+    student-por-mat           0 rmse     guard scratch              4.155     -  fine_tuning  4.004  .297  yes
+    student-por-mat           1 rmse     guard scratch              4.094     -  embeddings   3.970  .433  yes
+    student-por-mat           2 rmse     guard scratch              3.972     -  embeddings   4.134  .357  yes
+    minilm-trec6              0 accuracy test  linear_probe@minilm   .863  .857  embeddings    .810  .041  yes
+    minilm-trec6              1 accuracy test  residual@minilm       .850  .900  embeddings    .777  .044  yes
+    minilm-trec6              2 accuracy test  residual@minilm       .800  .830  embeddings    .767  .040  yes
 """
 
 from __future__ import annotations

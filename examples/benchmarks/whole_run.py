@@ -1,6 +1,6 @@
 """What a whole run takes, beside a plain loop over the same trials and beside the bound that caching allows.
 
-    python examples/benchmarks/whole_run.py [--short | --smoke] [--trials 20] [--naive-trials 3] [--digits] [--device cuda]
+    python examples/benchmarks/whole_run.py [--short | --smoke] [--trials 20] [--naive-trials 3] [--digits]
 
 All strategies, ResNet-20 with its published weights on cifar10_jpeg, 20 trials each; from the call of ``autoxfer.run``
 to its result, reading, diagnostics, guard, export and logging to MLflow included; nothing cached on disk before.
