@@ -21,10 +21,10 @@ to the metric: its loss for accuracy and log loss, its squared error divided by 
 method). The rule: no worse on at least 90% of the pairs and seeds; exit code 1 where that fails.
 
 What ``--short`` gave (one thread, other work beside it; +- is the half width, only of accuracy is more better): no
-worse in 16 of 18, 89%, so **the rule fails by one**. In adult's seed 1 every transfer was accepted, but zero-shot, which
-tuned best, answers the test split worse than plain fine-tuning; in its seed 2 the guard was not sure of any, and scratch
-was shipped though transfers had .364 to .377 there. With calibration as it is now, which came later, adult's winners
-have .392, .395 and .387: yes, NO, NO.
+worse in 16 of 18, 89%, so **the rule fails by one**. In adult's seed 1 every transfer was accepted, but zero-shot,
+which tuned best, answers the test split worse than plain fine-tuning; in its seed 2 the guard was not sure of any, and
+scratch was shipped though transfers had .364 to .377 there. With calibration as it is now, which came later, adult's
+winners have .392, .395 and .387: yes, NO, NO.
 
     pair                        metric   on    winner                     refit  best other            +-  ok
     resnet8-cifar10_jpeg      0 accuracy test  linear_probe@source   .686  .771  embeddings    .686  .031  yes
