@@ -10,24 +10,9 @@ from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from autoxfer import tracking, tuning
+from autoxfer.events import Observer, RunFinished, RunStarted, StageStarted, Warned
 from autoxfer.metering import Meter
-from autoxfer.records import (
-    Entry,
-    Forecast,
-    Logged,
-    Look,
-    Looks,
-    Observer,
-    RunFinished,
-    RunRecord,
-    RunStarted,
-    StageStarted,
-    StudyResult,
-    Usage,
-    Verdict,
-    Warned,
-    Winner,
-)
+from autoxfer.records import Entry, Forecast, Logged, Look, Looks, RunRecord, StudyResult, Usage, Verdict, Winner
 from autoxfer.runfolder import RunFolder, write_json
 
 

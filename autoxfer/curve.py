@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from autoxfer import looks, runfolder
 from autoxfer.errors import InputError
-from autoxfer.records import Observer, RunRecord, StageStarted, derive_seed
+from autoxfer.events import Observer, StageStarted
+from autoxfer.records import RunRecord, derive_seed
 from autoxfer.runfolder import RunFolder
 from autoxfer.selection import compare
 from autoxfer.setting import assemble, prepare

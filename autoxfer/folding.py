@@ -39,7 +39,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import runfolder, tuning
-from autoxfer.records import Event, StudyResult, StudyStarted, TrialFinished, Verdict, Warned
+from autoxfer.events import Event, StudyStarted, TrialFinished, Warned
+from autoxfer.records import StudyResult, Verdict
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_maker, search, seconds
 

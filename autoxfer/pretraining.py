@@ -22,9 +22,10 @@ from autoxfer.architectures import RESERVED
 from autoxfer.config.checks import NAME
 from autoxfer.cutting import cut
 from autoxfer.errors import AutoxferError, InputError
+from autoxfer.events import Event
 from autoxfer.plugins import load_plugins
 from autoxfer.preparation import Standardise
-from autoxfer.records import Event, SourceSpec, derive_seed
+from autoxfer.records import SourceSpec, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.searching import job_maker, search
 from autoxfer.setting import Material, Setting, assemble, read

@@ -13,17 +13,8 @@ from numpy.typing import NDArray
 
 from autoxfer import runfolder, tuning
 from autoxfer.engines import Engine, open_engine
-from autoxfer.records import (
-    Event,
-    Floors,
-    Job,
-    StudyResult,
-    StudyStarted,
-    Trial,
-    TrialFinished,
-    Warned,
-    derive_seed,
-)
+from autoxfer.events import Event, StudyStarted, TrialFinished, Warned
+from autoxfer.records import Floors, Job, StudyResult, Trial, derive_seed
 from autoxfer.rivals import Rivals
 from autoxfer.runfolder import RunFolder
 from autoxfer.scoring import standard_error

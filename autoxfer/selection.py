@@ -21,25 +21,11 @@ from autoxfer.assessment import assess
 from autoxfer.calibration import honest
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
+from autoxfer.events import Event, Foreseen, Observer, RunStarted, StageStarted, VerdictReached, Warned
 from autoxfer.export import save_winner
 from autoxfer.finalists import Finalist, certified, choose, entry, judge
 from autoxfer.metering import Meter
-from autoxfer.records import (
-    Event,
-    Forecast,
-    Foreseen,
-    Logged,
-    Looks,
-    Observer,
-    RunRecord,
-    RunStarted,
-    StageStarted,
-    StudyResult,
-    Verdict,
-    VerdictReached,
-    Warned,
-    Winner,
-)
+from autoxfer.records import Forecast, Logged, Looks, RunRecord, StudyResult, Verdict, Winner
 from autoxfer.registered import pinned
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder

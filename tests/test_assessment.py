@@ -18,7 +18,7 @@ from autoxfer import assessment, diagnostics
 from autoxfer.assessment import assess
 from autoxfer.config import load_config
 from autoxfer.dataset import Schema
-from autoxfer.records import Event, StudyStarted
+from autoxfer.events import Event, StudyStarted
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import Setting, prepare
 from autoxfer.testing.scenes import SCENES, Scene, scene

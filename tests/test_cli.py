@@ -18,7 +18,8 @@ import autoxfer
 from autoxfer.cli import main
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError, InputError
-from autoxfer.records import Entry, Logged, RunFinished, RunRecord, RunStarted, StageStarted, Verdict, Warned, Winner
+from autoxfer.events import RunFinished, RunStarted, StageStarted, Warned
+from autoxfer.records import Entry, Logged, RunRecord, Verdict, Winner
 
 VERDICT = Verdict(
     "untested", *[float("nan")] * 4, 0.0, "exact McNemar", 400, None, None, float("inf"), "untested: no trial completed"

@@ -25,7 +25,7 @@ import autoxfer
 from autoxfer import selection
 from autoxfer.cli import main
 from autoxfer.errors import StorageError
-from autoxfer.records import Event, StageStarted, TrialFinished, Warned
+from autoxfer.events import Event, StageStarted, TrialFinished, Warned
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "examples" / "digits"

@@ -15,7 +15,7 @@ import autoxfer
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors records metering matching mapped",
+    "errors records events metering matching mapped",
     "tracing opening heads conventions cutting preprocessing limits tokens activations layout layering lifting "
     "streaming pictures gallery",
     "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets "

@@ -17,8 +17,9 @@ import autoxfer
 from autoxfer import folding, selection
 from autoxfer.config import load_config
 from autoxfer.errors import InputError
+from autoxfer.events import Event, RunStarted, StudyStarted, TrialFinished
 from autoxfer.planning import plan
-from autoxfer.records import Event, Job, Outcome, RunStarted, StudyStarted, TrialFinished, Verdict
+from autoxfer.records import Job, Outcome, Verdict
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import Setting, prepare
 from autoxfer.terminal import leaderboard

@@ -21,9 +21,10 @@ from test_selection import SETTINGS, Listener
 import autoxfer
 from autoxfer import closing, forecasting, planning, selection
 from autoxfer.config import load_config
+from autoxfer.events import Foreseen, RunStarted
 from autoxfer.forecasting import AFTER, CHANCE, DONE, LATER, SHARE, forecast
 from autoxfer.metering import Meter, as_text, duration, peak_memory
-from autoxfer.records import Forecast, Foreseen, Job, Recipe, RunStarted, Usage
+from autoxfer.records import Forecast, Job, Recipe, Usage
 from autoxfer.runfolder import RunFolder
 from autoxfer.terminal.leaderboard import cost
 from autoxfer.terminal.progress import Progress
@@ -163,7 +164,7 @@ def test_pricing_takes_a_small_part_of_the_search_or_is_left(monkeypatch: pytest
 def test_what_is_left_is_what_was_expected_until_trials_say_otherwise() -> None:
     from test_live import finished  # noqa: PLC0415
 
-    from autoxfer.records import StudyStarted  # noqa: PLC0415
+    from autoxfer.events import StudyStarted  # noqa: PLC0415
 
     made = Forecast(USED, {}, {"a": 8.0, "b": 40.0})
     progress = Progress()

@@ -15,7 +15,8 @@ import yaml
 import autoxfer
 from autoxfer import selection
 from autoxfer.errors import InputError
-from autoxfer.records import Event, Job, Outcome, Warned
+from autoxfer.events import Event, Warned
+from autoxfer.records import Job, Outcome
 from autoxfer.trials import Bench
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 import autoxfer
 from autoxfer import explaining, selection
 from autoxfer.config import load_config
-from autoxfer.records import Event, Foreseen, Job, Outcome, Warned
+from autoxfer.events import Event, Foreseen, Warned
+from autoxfer.records import Job, Outcome
 from autoxfer.runfolder import LONGEST, RunFolder
 from autoxfer.setting import Setting, prepare
 from autoxfer.terminal import explanation as words

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoxfer.errors import AutoxferError, InputError
+from autoxfer.events import Event, StageStarted, StudyStarted, Warned
 from autoxfer.explaining.figure import LOOKS
-from autoxfer.records import Event, StageStarted, StudyStarted, Warned
 from autoxfer.runfolder import write_whole
 from autoxfer.studies import BASELINE
 from autoxfer.terminal import aligned
@@ -22,7 +22,7 @@ MARK = {"accepted": "+", "harmful": "!", "undecided": "", "untested": "?"}
 
 
 class Teller:
-    """Says on stderr how far a curve is (records.Observer)."""
+    """Says on stderr how far a curve is (events.Observer)."""
 
     def notify(self, event: Event) -> None:
         """Name each size, and each study as it begins."""

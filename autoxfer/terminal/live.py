@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO, final
 
+from autoxfer.events import Event, RunStarted, StageStarted, TrialFinished, Warned
 from autoxfer.metering import duration
-from autoxfer.records import Event, RunStarted, StageStarted, TrialFinished, Warned
 from autoxfer.terminal.progress import STAGES, Progress, StudyProgress, number
 
 if TYPE_CHECKING:

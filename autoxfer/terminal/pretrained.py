@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from autoxfer.config import load_config
-from autoxfer.records import Event, TrialFinished, Warned
+from autoxfer.events import Event, TrialFinished, Warned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,17 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autoxfer.records import (
-    Event,
-    Forecast,
-    Foreseen,
-    RunFinished,
-    RunStarted,
-    StageStarted,
-    StudyStarted,
-    TrialFinished,
-    Warned,
-)
+from autoxfer.events import Event, Foreseen, RunFinished, RunStarted, StageStarted, StudyStarted, TrialFinished, Warned
+from autoxfer.records import Forecast
 
 STAGES = {
     "data": "reading the data and the sources",

@@ -29,7 +29,7 @@ DIGITS = Path(__file__).resolve().parents[1] / "digits" / "run.yaml"
 FIRST_TRIAL = """
 import os, sys, time
 import autoxfer
-from autoxfer.records import RunStarted, StudyStarted
+from autoxfer.events import RunStarted, StudyStarted
 class Watch:
     def notify(self, event):
         if isinstance(event, RunStarted):

@@ -40,9 +40,9 @@ from common import finish, parser, seconds, wait_for
 import autoxfer
 from autoxfer import linear, logistic
 from autoxfer.config import load_config
+from autoxfer.events import Event, TrialFinished
 from autoxfer.features import Composed, Reader
 from autoxfer.optimising import Optimiser
-from autoxfer.records import Event, TrialFinished
 from autoxfer.setting import Setting, prepare
 from autoxfer.source import Extractor
 from autoxfer.training import GradientTrainer
@@ -120,7 +120,7 @@ class Ours:
         self.result: Any = None
 
     def notify(self, event: Event) -> None:
-        """Keep every trial (records.Observer)."""
+        """Keep every trial (events.Observer)."""
         if isinstance(event, TrialFinished):
             self.finished.append(event)
             self.images += event.trial.outcome.steps * int(event.trial.params.get("batch", 0))

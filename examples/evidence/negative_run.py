@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 import autoxfer
 from autoxfer.config import load_config
+from autoxfer.events import Event, TrialFinished
 from autoxfer.guard import paired
-from autoxfer.records import Event, StudyResult, Trial, TrialFinished, derive_seed
+from autoxfer.records import StudyResult, Trial, derive_seed
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_maker
 from autoxfer.setting import prepare
