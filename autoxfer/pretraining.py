@@ -23,12 +23,13 @@ from autoxfer.config.checks import NAME
 from autoxfer.cutting import cut
 from autoxfer.errors import AutoxferError, InputError
 from autoxfer.events import Event
+from autoxfer.material import Material, read
 from autoxfer.plugins import load_plugins
 from autoxfer.preparation import Standardise
 from autoxfer.records import SourceSpec, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.searching import job_maker, search
-from autoxfer.setting import Material, Setting, assemble, read
+from autoxfer.setting import Setting, assemble
 from autoxfer.splitting import Splits, open_pool
 from autoxfer.strategy import Input, Raw
 from autoxfer.studies import BASELINE

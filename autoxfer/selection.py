@@ -16,7 +16,18 @@ from uuid import uuid4
 
 import numpy as np
 
-from autoxfer import closing, earlier, explaining, folding, forecasting, looks, refitting, runfolder, tracking
+from autoxfer import (
+    closing,
+    earlier,
+    explaining,
+    folding,
+    forecasting,
+    looks,
+    provenance,
+    refitting,
+    runfolder,
+    tracking,
+)
 from autoxfer.assessment import assess
 from autoxfer.calibration import honest
 from autoxfer.config import RunConfig, load_config
@@ -30,7 +41,7 @@ from autoxfer.registered import pinned
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_maker, search
-from autoxfer.setting import Setting, prepare, restore_threads
+from autoxfer.setting import Setting, prepare
 from autoxfer.tokens import without_unread
 from autoxfer.winnerfiles import is_whole
 
@@ -61,7 +72,7 @@ def run(
     tracking.check(settings)
     folder = runfolder.create(runs, f"{datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}")
     setting = replace(setting, earlier=began)
-    setting.describe(folder)
+    provenance.describe(setting, folder)
     return _Run(setting, folder, settings, observers, meter).finish()
 
 
@@ -82,9 +93,9 @@ def resume(
     if record := closing.shipped(folder):
         return Result(closing.finish_again(record, folder, settings, observers), folder.path)
     tracking.check(settings)
-    restore_threads(folder)
+    provenance.restore_threads(folder)
     setting = replace(prepare(load_config(folder.config), settings), earlier=earlier.kept(folder.earlier))
-    setting.compare(folder)
+    provenance.confirm(setting, folder)
     return _Run(setting, folder, settings, observers).finish()
 
 

@@ -3,65 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import platform
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from autoxfer import datacheck, tokens, tuning
 from autoxfer.activations import open_store
-from autoxfer.architectures import RESERVED, architectures
+from autoxfer.architectures import architectures
 from autoxfer.earlier import EarlierRun
 from autoxfer.encoding import beside, encode
-from autoxfer.errors import InputError
 from autoxfer.features import Features
 from autoxfer.labelling import ClassWeight, skew_warning, train_labels, train_weights
-from autoxfer.metrics import Metric, get_metric
+from autoxfer.material import Material, read
+from autoxfer.metrics import Metric
 from autoxfer.partitioning import partition
-from autoxfer.plugins import load_plugins
 from autoxfer.preparation import prepare as prepare_examples
 from autoxfer.prospects import too_few_groups, too_small
 from autoxfer.records import SPLITS, derive_seed
-from autoxfer.registered import fetched
-from autoxfer.runfolder import RunFolder, write_json, write_whole
+from autoxfer.runfolder import RunFolder
 from autoxfer.scoring import Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
 from autoxfer.streaming import plain, take
-from autoxfer.studies import StudyPlan, chosen_strategies, crowded, plan_studies
+from autoxfer.studies import StudyPlan, crowded, plan_studies
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
     from autoxfer.config import RunConfig
     from autoxfer.dataset import Dataset, Schema
     from autoxfer.source import Source
-    from autoxfer.strategy import Strategy
     from autoxfer.tracking import TrackingSettings
-
-
-T = TypeVar("T")
-
-
-@final
-@dataclass(frozen=True)
-class Material:
-    """What is read once, however often it is split."""
-
-    dataset: Dataset
-    metric: Metric
-    sources: Mapping[str, Source]
-    strategies: Mapping[type[Strategy], Mapping[str, Any]]  # with what the user narrowed
-    device: torch.device
 
 
 @final
@@ -154,59 +131,6 @@ class Setting:
             weights=train_weights(self.dataset, self.rows("train"), self.features.device),
         )
 
-    def describe(self, folder: RunFolder) -> None:
-        """Write down what this run is, so that it can be resumed and understood."""
-        text = yaml.safe_dump(self.config.resolved(), sort_keys=False, allow_unicode=True)
-        write_json(folder.environment, self._environment())
-        if self.earlier.studies:
-            self.earlier.write(folder.earlier)
-        write_whole(folder.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-    def compare(self, folder: RunFolder) -> None:
-        """Make sure that data and sources are those that the run began with. Raises InputError where they are not."""
-        before = _recorded(folder, "fingerprints", dict)
-        for name, found in self._fingerprints().items():
-            if before.get(name) != found:
-                raise InputError(f"the {name} that the run began with", "other content", str(folder.path))
-
-    def _fingerprints(self) -> dict[str, str]:
-        prints = {"data": self.fingerprint}
-        prints.update({f"source {name}": source.fingerprint for name, source in self.sources.items()})
-        return prints
-
-    def _environment(self) -> dict[str, Any]:
-        packages = ("autoxfer", "torch", "optuna", "mlflow", "numpy", "scikit-learn")
-        return {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {name: version(name) for name in packages},
-            "device": str(self.features.device),
-            "device_name": torch.cuda.get_device_name() if self.features.device.type == "cuda" else platform.machine(),
-            "threads": torch.get_num_threads(),
-            "fingerprints": self._fingerprints(),
-            "sources": {name: dict(source.card) for name, source in self.sources.items()},
-        }
-
-
-def restore_threads(folder: RunFolder) -> None:
-    """Compute with as many threads as the run began with: their number changes the last bits of every sum."""
-    torch.set_num_threads(_recorded(folder, "threads", int))
-
-
-def _recorded(folder: RunFolder, key: str, kind: type[T]) -> T:
-    """Read what the run noted about its surroundings. Raises InputError where the file is damaged."""
-    try:
-        value = json.loads(folder.environment.read_text(encoding="utf-8"))[key]
-    except OSError as error:
-        found = error.strerror or str(error)
-    except (ValueError, LookupError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    else:
-        if isinstance(value, kind):
-            return value
-        found = f"{key}: {value!r}"
-    raise InputError(f"the run's {key}, in JSON", found, str(folder.environment))
-
 
 def prepare(config: RunConfig, settings: TrackingSettings | None = None) -> Setting:
     """Read and check everything; ``settings`` say where registered sources are. Raises InputError."""
@@ -219,32 +143,6 @@ def prepare(config: RunConfig, settings: TrackingSettings | None = None) -> Sett
         setting = dataclasses.replace(assemble(config, material, parts.last), folds=parts.folds)
     leaks = datacheck.leak_warnings(dataset, setting.splits, seed)  # once, not for every fold
     return dataclasses.replace(setting, warnings=(*setting.warnings, *leaks, *_guard_warnings(setting)))
-
-
-def read(config: RunConfig, settings: TrackingSettings | None = None) -> Material:
-    """Read the data set and the sources, and find the plugins. Raises InputError."""
-    device = _device(config.device)
-    plugins = load_plugins(disabled=config.plugins.disable)
-    strategies = chosen_strategies(config, plugins)
-    specs = config.to_source_specs()
-    loaders = [plugins.loader_for(spec) for spec in specs]
-    spec = config.to_data_spec()
-    dataset = plugins.reader_for(spec).read(spec)
-    if spec.ignore and dataset.schema.modality == "vector":
-        raise InputError("no columns to ignore: these data have none by name", ", ".join(spec.ignore), "task.ignore")
-    if spec.group is not None and dataset.groups is None:
-        raise InputError(
-            "no group: these data do not say which examples belong together", repr(spec.group), "task.group"
-        )
-    if spec.time is not None and dataset.times is None:
-        raise InputError("no time: these data do not say when an example was taken", repr(spec.time), "task.time")
-    if spec.weight is not None and dataset.weights is None:
-        raise InputError("no weight: these data have none for an example", repr(spec.weight), "task.weight")
-    metric = get_metric(config.task.metric, dataset.schema.task, len(dataset.schema.classes))
-    with fetched(specs, settings) as local:
-        sources = {spec.name: loader.load(spec) for spec, loader in zip(local, loaders, strict=True)}
-    _check_names(sources)
-    return Material(dataset, metric, sources, strategies, device)
 
 
 def assemble(
@@ -304,20 +202,6 @@ def assemble(
     )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("a CUDA device, or device: cpu", "a machine (or a torch build) without one", "device")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError("auto, cpu, cuda or cuda:N", repr(name), "device") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"one of {torch.cuda.device_count()} CUDA devices", name, "device")
-    return device
-
-
 def _budget_warnings(config: RunConfig) -> list[str]:
     budget = config.budget
     if budget.trials >= budget.min_trials:
@@ -355,12 +239,6 @@ def _weight_warnings(dataset: Dataset, splits: Splits, device: torch.device) -> 
         "task.weight counts in what is trained by gradient; heads that are fitted in closed form (linear_probe), "
         "boosted trees, every metric and the guard take all examples alike"
     ]
-
-
-def _check_names(sources: Mapping[str, Source]) -> None:
-    for name in sources:
-        if not re.fullmatch(r"[\w.-]+", name) or name in RESERVED:
-            raise InputError("letters, digits, dots and dashes, and no built-in network's name", repr(name), "sources")
 
 
 def _stored(

@@ -399,7 +399,7 @@ def test_the_full_size_is_the_runs_own_model(result: autoxfer.Result) -> None:
 def test_guard_and_test_labels_are_never_touched(
     result: autoxfer.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autoxfer import setting  # noqa: PLC0415
+    from autoxfer import provenance, setting  # noqa: PLC0415
     from autoxfer.explaining import curves  # noqa: PLC0415
 
     shutil.copytree(result.folder, tmp_path / "a")
@@ -415,7 +415,7 @@ def test_guard_and_test_labels_are_never_touched(
         return replace(made, dataset=replace(made.dataset, labels=labels), targets={"tune": made.targets["tune"]})
 
     monkeypatch.setattr(setting, "prepare", poisoned)
-    monkeypatch.setattr(setting.Setting, "compare", lambda self, folder: None)
+    monkeypatch.setattr(provenance, "confirm", lambda setting, folder: None)
     found = explaining.explain("a", tmp_path)
     assert found.curves["scratch"].sizes == (12, 25, 50)
     assert all(map(math.isfinite, found.curves["scratch"].tune_loss))

@@ -212,13 +212,14 @@ def _traced(
 
 def _setting(folder: RunFolder, say: Callable[[str], object]) -> Setting:
     """Read data and sources as the run did. Raises InputError where they are gone or others."""
+    from autoxfer import provenance  # noqa: PLC0415
     from autoxfer.config import load_config  # noqa: PLC0415
-    from autoxfer.setting import prepare, restore_threads  # noqa: PLC0415
+    from autoxfer.setting import prepare  # noqa: PLC0415
     from autoxfer.tracking import read_settings  # noqa: PLC0415
 
     say("reading the data and the sources for the learning curves")
-    restore_threads(folder)
+    provenance.restore_threads(folder)
     settings = read_settings(None, folder.path.parent)
     setting = prepare(load_config(folder.config), settings)
-    setting.compare(folder)
+    provenance.confirm(setting, folder)
     return setting
