@@ -89,9 +89,14 @@ def competes(finalist: Finalist, baseline: Finalist) -> bool:
     The guard holds its level whoever competes. With those above the baseline alone, a baseline that was lucky on its
     tune split shut out what was truly better. The price, where it was not lucky: more finalists share the level.
     """
-    difference = finalist.tune_loss - baseline.tune_loss
+    return finalist.beats(baseline) or _within_error(finalist, baseline)
+
+
+def _within_error(finalist: Finalist, other: Finalist) -> bool:
+    """Whether a finalist's mean loss on the tune split is at most a standard error of the paired difference higher."""
+    difference = finalist.tune_loss - other.tune_loss
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
-    return finalist.beats(baseline) or float(difference.mean()) <= error + 1e-12
+    return float(difference.mean()) <= error + 1e-12
 
 
 def _weigh(
@@ -122,6 +127,9 @@ def _weigh(
 def choose(finalists: Mapping[str, Finalist], verdicts: Mapping[str, Verdict], when_undecided: str = "scratch") -> str:
     """Choose the accepted finalist that tuned best; within one standard error of it the one with fewer parameters.
 
+    The error is that of the difference on the same examples. By the spread of the losses themselves, which for log loss
+    is many times larger, a head that was not trained at all passed for as good as a plainly better model.
+
     Where none is accepted: scratch, or with "best_tune" the best among scratch and all that are not known to be
     harmful. Raises AutoxferError where there is none of these.
     """
@@ -134,8 +142,7 @@ def choose(finalists: Mapping[str, Finalist], verdicts: Mapping[str, Verdict], w
             raise AutoxferError("no trial of scratch was completed, so that nothing can be compared or shipped")
         return BASELINE
     best = _best(accepted)
-    error = float(best.tune_loss.std(ddof=1)) / np.sqrt(len(best.tune_loss)) if len(best.tune_loss) > 1 else 0.0
-    near = [f for f in accepted if f.tune_loss.mean() <= best.tune_loss.mean() + error]
+    near = [f for f in accepted if f is best or _within_error(f, best)]
     return min(near, key=lambda f: (f.trial.outcome.n_trained, f is not best)).study.id
 
 
