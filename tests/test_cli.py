@@ -129,6 +129,15 @@ def test_the_quick_way_builds_the_same_configuration(calls: list[dict[str, Any]]
     assert calls[0]["config"].fingerprint() == load_config("run.yaml").fingerprint()
 
 
+def test_several_columns_are_predicted_where_several_are_named(calls: list[dict[str, Any]], invoke: Run) -> None:
+    for columns in (["sport"], ["sport", "politics"]):
+        invoke("run", "--data", "news.csv", *(word for name in columns for word in ("--target", name)))
+    assert [call["config"].task.target for call in calls] == ["sport", ("sport", "politics")]
+    twice = invoke("run", "--data", "news.csv", "--target", "sport", "--target", "sport")
+    assert twice.code == 2
+    assert "error: --target sport --target sport" in twice.err
+
+
 def test_resume_takes_the_run_as_it_began(calls: list[dict[str, Any]], invoke: Run) -> None:
     assert invoke("run", "--resume", "20260611", "--runs", "elsewhere").code == 0
     assert (calls[0]["config"], calls[0]["runs"]) == ("20260611", Path("elsewhere"))

@@ -114,6 +114,16 @@ def test_seed_and_run_file_decide(home: Path) -> None:
     assert not torch.equal(one["0.weight"], other["0.weight"])
 
 
+def test_a_source_of_several_outputs_is_trained_from_several_columns(home: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(120, 5))
+    np.savetxt(home / "two.csv", rows, delimiter=",", header="a,b,c,left,right", comments="")
+    targets = ("--target", "left", "--target", "right")
+    arguments = ("pretrain", "--data", "two.csv", *targets, "--model", "nets.py:Net", "--trials", "1", "--out", ".")
+    assert call(*arguments, "-o", "device=cpu", "--name", "both") == 0
+    state = load_file("both.safetensors")
+    assert (state["0.weight"].shape[1], len(list(state.values())[-1])) == (3, 2)
+
+
 NUMBERS = ("--data", "numbers.csv", "--target", "target")
 
 

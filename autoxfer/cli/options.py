@@ -20,7 +20,8 @@ RunFile = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.
 RunFileIfAny = Annotated[Path | None, typer.Argument(metavar="RUN.yaml", help="The run file.")]
 Data = Annotated[str | None, typer.Option("--data", metavar="PATH", help="Without a run file: the data.")]
 Target = Annotated[
-    str | None, typer.Option("--target", metavar="COLUMN", help="Without a run file: the label's column or key.")
+    list[str] | None,
+    typer.Option("--target", metavar="COLUMN", help="Without a run file: the label's column or key; may be repeated."),
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the plot there: .png, .svg or .pdf.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")]

@@ -146,13 +146,14 @@ def load_config(
     *,
     data: str | None = None,  # the quick way without a run file: --data, --source, --target
     sources: Sequence[str] = (),
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,  # a column, or several
     disable: Iterable[str] = (),  # plugins, besides those that the run file switches off
 ) -> RunConfig:
     """Read, override and check a run's configuration. Raises InputError, which names the line or the option."""
     if isinstance(config, RunConfig):
         config = config.resolved()
-    file, folder = runfile.find(config, data, sources, target)
+    targets = [target] if isinstance(target, str) else target or ()
+    file, folder = runfile.find(config, data, sources, targets)
     for text in overrides:
         file.override(text)
     given = file.values.get("directory")

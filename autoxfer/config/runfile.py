@@ -94,10 +94,10 @@ def _opened(value: Any, parent: tuple[Key, ...]) -> Any:
 
 
 def find(
-    config: str | Path | Mapping[str, Any] | None, data: str | None, sources: Sequence[str], target: str | None
+    config: str | Path | Mapping[str, Any] | None, data: str | None, sources: Sequence[str], targets: Sequence[str]
 ) -> tuple[RunFile, Path]:
     """Take a run file, a mapping, or what the quick flags say; and the folder where relative paths start."""
-    flags = [name for name, value in (("--data", data), ("--source", sources), ("--target", target)) if value]
+    flags = [name for name, value in (("--data", data), ("--source", sources), ("--target", targets)) if value]
     if config is not None and flags:
         raise InputError("a run file or --data, --source and --target", "both", flags[0])
     if isinstance(config, Mapping):
@@ -108,8 +108,9 @@ def find(
         raise InputError("a run file, or --data and --source", f"only {flags[0]}" if flags else "neither", "autoxfer")
     file = RunFile({}, "the command line")
     file.put(("task", "data"), data, f"--data {data}")
-    if target is not None:
-        file.put(("task", "target"), target, f"--target {target}")
+    if targets:
+        given = " ".join(f"--target {name}" for name in targets)
+        file.put(("task", "target"), targets[0] if len(targets) == 1 else list(targets), given)
     file.values["sources"] = []
     for index, spec in enumerate(sources):
         value = parse(spec, "--source")[0] if spec.lstrip().startswith("{") else spec

@@ -26,7 +26,7 @@ def read(
     model: str,
     *,
     data: str | None,
-    target: str | None,
+    target: Sequence[str] | None,
     disable: Sequence[str],
     trials: int | None,
     seed: int | None,
