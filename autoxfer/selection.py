@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from uuid import uuid4
 
-import numpy as np
-
 from autoxfer import (
     closing,
     earlier,
     explaining,
     folding,
     forecasting,
+    judging,
     looks,
     provenance,
     refitting,
@@ -29,12 +27,11 @@ from autoxfer import (
     tracking,
 )
 from autoxfer.assessment import assess
-from autoxfer.calibration import honest
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError
 from autoxfer.events import Event, Foreseen, Observer, RunStarted, StageStarted, VerdictReached, Warned
 from autoxfer.export import save_winner
-from autoxfer.finalists import Finalist, certified, choose, entry, judge
+from autoxfer.finalists import Finalist, certified, choose, entry
 from autoxfer.metering import Meter
 from autoxfer.records import Forecast, Logged, Looks, RunRecord, StudyResult, Verdict, Winner
 from autoxfer.registered import pinned
@@ -111,11 +108,11 @@ def compare(setting: Setting, folder: RunFolder, seen: Looks, observers: Sequenc
         with run._stage("search"):
             results = search(setting, folder, run._bench, run._tell)
         with run._stage("guard"):
-            finalists = {result.id: run._finalist(result) for result in results if result.best is not None}
+            finalists = judging.answer(setting, run._bench, results, None)
             verdicts = run._judge(results, finalists, exploratory=seen.number > 1)
-            run._write_losses(finalists)
         chosen = choose(finalists, verdicts, setting.config.guard.when_undecided)
-        record = run._record(results, finalists, verdicts, chosen, run._test(finalists))
+        scores = judging.score_on_test(setting, run._bench, finalists)
+        record = run._record(results, finalists, verdicts, chosen, scores)
         runfolder.write_json(folder.result, record.as_dict())
     return record
 
@@ -160,19 +157,18 @@ class _Run:
             with self._stage("search"):
                 results = search(self.setting, self.folder, self._bench, self._tell, order)
             with self._stage("guard"):
-                finalists = {result.id: self._finalist(result) for result in results if result.best is not None}
+                finalists = judging.answer(self.setting, self._bench, results, self.pooled)
                 self.looks = looks.take(self.setting, self.folder, self.settings, self._warn)
                 if self.looks.note and self.looks.note != foreseen:
                     self._warn(self.looks.note)
                 verdicts = self._judge(results, finalists, exploratory=self.looks.number > 1)
-                self._write_losses(finalists)
             chosen = choose(finalists, verdicts, config.guard.when_undecided)
             if not certified(chosen, verdicts):
                 self._warn(f"{chosen} is NOT CERTIFIED: {verdicts[chosen].caveat}")
             record = self._record(results, finalists, verdicts, chosen, {})
             runfolder.write_json(self.folder.result, record.as_dict())  # the verdicts stand before test is looked at
             with self._stage("test"):
-                scores = self._test(finalists)
+                scores = judging.score_on_test(self.setting, self._bench, finalists)
             record = self._record(results, finalists, verdicts, chosen, scores)
             with self._stage("export"):
                 self._export(self.folder.winner, finalists[chosen].composed, record.winner, record)
@@ -199,62 +195,15 @@ class _Run:
     def _bench(self) -> Bench:
         return self.setting.bench(self.folder)
 
-    def _finalist(self, study: StudyResult) -> Finalist:
-        """Let a study's best model, as trained, answer tune and guard; of folds, their own models have answered."""
-        assert study.best is not None
-        bench, metric = self._bench, self.setting.metric
-        job = job_maker(self.setting, study.id)(study.best.number, study.best.params, ())
-        composed, tuned = bench.calibrated(study.id, bench.rebuild(job))
-        tune_loss = metric.losses(tuned, self.setting.targets["tune"].labels)
-        if self.pooled is None:
-            predictions = bench.predict(composed, "guard")
-        elif study.id in self.pooled.predictions:
-            predictions = self.pooled.predictions[study.id]
-        else:  # it failed in a fold
-            return Finalist(study, study.best, composed, math.nan, np.array([]), tune_loss)
-        labels = self.setting.dataset.labels[self.setting.judged]
-        value, losses = metric.value(predictions, labels), metric.losses(predictions, labels)
-        honesty = (
-            None if self.pooled or metric.task == "regression" else honest(predictions, labels, composed.temperature)
-        )
-        return Finalist(study, study.best, composed, float(value), losses, tune_loss, predictions, honesty)
-
     def _judge(
         self, results: Sequence[StudyResult], finalists: Mapping[str, Finalist], *, exploratory: bool
     ) -> dict[str, Verdict]:
-        """Ask the guard, once."""
-        config, pooled = self.setting.config, self.pooled
-        if pooled is not None:
-            results = pooled.weakest
-            finalists = {name: finalist for name, finalist in finalists.items() if name in pooled.predictions}
-        verdicts = judge(
-            results,
-            finalists,
-            self.setting.metric,
-            alpha=config.guard.alpha,
-            margin=config.guard.margin,
-            min_trials=config.budget.min_trials,
-            n_guard=len(self.setting.judged),
-            procedure="fallback" if pooled is None else "holm",
-            labels=self.setting.dataset.labels[self.setting.judged],
-            groups=None if self.setting.dataset.groups is None else self.setting.dataset.groups[self.setting.judged],
-        )
-        if pooled is not None:
-            verdicts = {name: folding.of_procedure(one, len(self.setting.folds)) for name, one in verdicts.items()}
-        verdicts = {name: replace(verdict, exploratory=exploratory) for name, verdict in verdicts.items()}
+        """Ask the guard, once, and say what it answers."""
+        verdicts = judging.verdicts(self.setting, results, finalists, self.pooled, exploratory=exploratory)
         for name, verdict in verdicts.items():
             self._tell(VerdictReached(name, verdict))
+        judging.write_losses(self.setting, self.folder, finalists, self.pooled)
         return verdicts
-
-    def _test(self, finalists: Mapping[str, Finalist]) -> dict[str, float]:
-        """Score every finalist once on the test split; nothing reads this back."""
-        if "test" not in self.setting.targets:
-            return {}
-        labels = self.setting.targets["test"].labels
-        return {
-            name: float(self.setting.metric.value(self._bench.predict(finalist.composed, "test"), labels))
-            for name, finalist in finalists.items()
-        }
 
     def _refit(self, finalist: Finalist, record: RunRecord) -> RunRecord:
         """Train the winner's recipe again on all but test, beside the tested weights."""
@@ -265,7 +214,8 @@ class _Run:
             self._warn(f"no refit: {error}")
             return record
         composed.temperature = finalist.composed.temperature  # nothing is left to fit another on
-        scores = self._test({job.study: replace(finalist, composed=composed)})
+        again = {job.study: replace(finalist, composed=composed)}
+        scores = judging.score_on_test(self.setting, self._bench, again)
         refit = refitting.uncertified(record.winner, scores.get(job.study))
         self._export(self.folder.refit, composed, refit, record)
         return replace(record, refit=refit)
@@ -308,17 +258,6 @@ class _Run:
         return RunRecord(
             self.folder.run_id, task, winner, entries, Logged(), timings, looks=self.looks, forecast=self.forecast
         )
-
-    def _write_losses(self, finalists: Mapping[str, Finalist]) -> None:
-        import pandas as pd  # noqa: PLC0415
-
-        told = {"example": self.setting.judged, **({} if self.pooled is None else {"fold": self.pooled.number})}
-        answered = {name: finalist.loss for name, finalist in finalists.items() if len(finalist.loss)}
-        if not answered:  # every study failed in some fold
-            return
-        parts = [pd.DataFrame({**told, "finalist": name, "loss": loss}) for name, loss in answered.items()]
-        table = pd.concat(parts, ignore_index=True)
-        runfolder.write_whole(self.folder.losses, lambda path: table.to_parquet(path, index=False))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -15,17 +15,18 @@ import autoxfer
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors records events metering matching mapped",
+    "errors records events metering matching mapped arrayfiles",
     "tracing opening heads conventions cutting preprocessing limits tokens activations layout layering lifting "
     "streaming pictures gallery keeping",
-    "strategy source dataset hooks metrics statistics linear convex boosting architectures textnets mixednets "
+    "strategy source dataset hooks metrics statistics axes linear convex boosting architectures textnets mixednets "
     "augmentation multilabel logistic stratifying",
     "guard calibration prospects diagnostics grouping chronology splitting partitioning cells encoding "
     "preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring labelling optimising losses training prediction",
     "tuning tracking export engines trials",
     "datacheck earlier rehearsal registered studies assessment looks rivals searching material setting provenance "
-    "finalists folding refitting result closing explaining forecasting selection planning pretraining curve testing",
+    "finalists folding judging refitting result closing explaining forecasting selection planning pretraining curve "
+    "testing",
     "terminal cli __main__",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
