@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
+    from autoxfer.axes import weighted_mean as weighted_mean
     from autoxfer.building import (
         Normalise as Normalise,
         OnTokens as OnTokens,
@@ -72,6 +73,7 @@ _HOMES = {
     "Tap": "strategy",
     "TrainData": "strategy",
     "Trainer": "strategy",
+    "weighted_mean": "axes",
     "Normalise": "building",
     "OnTokens": "building",
     "Pool": "building",

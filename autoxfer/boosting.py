@@ -120,16 +120,19 @@ class Trees(nn.Module):
     def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Boost with the architecture's own settings and with some drawn ones; the tune split chooses when to stop."""
         x = data[Raw()].double().cpu().numpy()
+        weights = None if data.weights is None else data.weights.cpu().numpy()
         try:
-            return trainer.choose(candidate, self.states(x, data.labels.cpu().numpy()))
+            return trainer.choose(candidate, self.states(x, data.labels.cpu().numpy(), weights))
         finally:
             self.counted = CHECKPOINTS[-1]
 
-    def states(self, x: NDArray[np.float64], y: NDArray[Any]) -> Iterator[tuple[dict[str, Any], Mapping[str, Tensor]]]:
-        """Boost on x (n, width) and the train split's labels; give the trees after each of ``CHECKPOINTS``."""
+    def states(
+        self, x: NDArray[np.float64], y: NDArray[Any], weights: NDArray[np.float32] | None = None
+    ) -> Iterator[tuple[dict[str, Any], Mapping[str, Tensor]]]:
+        """Boost on x (n, width), the train split's labels and weights; give the trees after each of ``CHECKPOINTS``."""
         y = y if self.settings.separate else y.ravel()
         for settings in (self.settings, *(self.settings.draw() for _ in range(N_DRAWS))):
-            state = self.read(boost(settings, x, y, self.n_outputs))
+            state = self.read(boost(settings, x, y, self.n_outputs, weights))
             values = state["values"]
             for iterations in CHECKPOINTS:
                 kept = torch.zeros_like(values)
@@ -172,26 +175,34 @@ class _Constant:
     _predictors: tuple[()] = ()
 
 
-def boost(settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], n_outputs: int) -> list[Any]:
+def boost(
+    settings: Boosting,
+    x: NDArray[np.float64],
+    y: NDArray[Any],
+    n_outputs: int,
+    weights: NDArray[np.float32] | None = None,
+) -> list[Any]:
     """Fit scikit-learn's model to x (n, width) and y (n,): classes, or numbers where there is one output.
 
-    To y (n, k), several labels 0/1 or numbers, k models.
+    To y (n, k), several labels 0/1 or numbers, k models. Examples count by weights (n,).
     """
     if n_outputs > 1 and y.ndim == 1 and len(np.unique(y)) != n_outputs:
         raise ValueError(f"every one of {n_outputs} classes needs a train example; got {len(np.unique(y))} classes")
     if y.ndim == 1:
-        return [_boost(settings, x, y, classify=n_outputs > 1)]
+        return [_boost(settings, x, y, weights, classify=n_outputs > 1)]
     classify = kind_of(torch.from_numpy(y)) == "sigmoid"
     columns: list[NDArray[Any]] = list(y.T)
     return [
-        _boost(settings, x, column, classify=classify)
+        _boost(settings, x, column, weights, classify=classify)
         if not classify or len(np.unique(column)) == 2
         else _Constant(float(np.log((column.sum() + 0.5) / (len(column) - column.sum() + 0.5))))
         for column in columns
     ]
 
 
-def _boost(settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], *, classify: bool) -> Any:
+def _boost(
+    settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], weights: NDArray[np.float32] | None, *, classify: bool
+) -> Any:
     from sklearn import ensemble  # noqa: PLC0415  (heavy)
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
@@ -208,7 +219,7 @@ def _boost(settings: Boosting, x: NDArray[np.float64], y: NDArray[Any], *, class
         random_state=int(torch.randint(2**31, ())),
     )
     with threadpool_limits(torch.get_num_threads()):  # as many as the rest of the run computes with
-        return model.fit(x, y)
+        return model.fit(x, y, weights)
 
 
 def _describe(settings: Boosting, iterations: int) -> dict[str, Any]:

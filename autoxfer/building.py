@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from autoxfer import linear
 from autoxfer.activations import content
+from autoxfer.axes import principal_axes, weighted_mean
 from autoxfer.heads import OnTokens, Pool
-from autoxfer.linear import principal_axes
 from autoxfer.strategy import Candidate, Tap, TrainData
 
 __all__ = ["Normalise", "OnTokens", "Pool", "fit_head", "start_head", "with_head"]
@@ -38,22 +38,24 @@ def start_head(candidate: Candidate, data: TrainData) -> None:
     """
     head = candidate.module.get_submodule("head")
     assert isinstance(head, nn.Linear)
-    weight, bias = fit_head(data[Tap("last")], data.labels, head.out_features)
+    weight, bias = fit_head(data[Tap("last")], data.labels, head.out_features, data.weights)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
 
 
-def fit_head(features: Tensor, labels: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
+def fit_head(features: Tensor, labels: Tensor, n_outputs: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Fit a linear head on the train split's features: weight (n_outputs, p), bias (n_outputs,).
 
     As ``linear.fit_head``, once for the same numbers: most trials of a run ask for one that another has asked for.
+    ``weights`` are ``TrainData.weights``.
     """
-    key = f"{content(features, labels)} {n_outputs} {features.device}"
+    given = (features, labels) if weights is None else (features, labels, weights)
+    key = f"{content(*given)} {n_outputs} {features.device}"
     if key not in _HEADS:
         while len(_HEADS) >= MOST_HEADS:
             del _HEADS[next(iter(_HEADS))]
-        _HEADS[key] = linear.fit_head(features, labels, n_outputs)
+        _HEADS[key] = linear.fit_head(features, labels, n_outputs, weights)
     weight, bias = _HEADS[key]
     return weight.clone(), bias.clone()
 
@@ -85,10 +87,13 @@ class Normalise(nn.Module):
             self.register_buffer("spread", torch.ones(self.n_features))
 
     @torch.no_grad()
-    def fit(self, features: Tensor) -> None:
-        """Take the statistics from (n, n_features) of the train split; what hardly varies there stays small."""
+    def fit(self, features: Tensor, weights: Tensor | None = None) -> None:
+        """Take the statistics from (n, n_features) of the train split; what hardly varies there stays small.
+
+        ``weights`` are ``TrainData.weights``.
+        """
         if self.n_components:
-            turned = principal_axes(features)
+            turned = principal_axes(features, weights)
             self.mean.copy_(turned.mean)
             self.axes.zero_()
             leading = turned.axes.flip(1)[:, : self.n_components]  # strongest first; fewer where n is small
@@ -96,8 +101,10 @@ class Normalise(nn.Module):
             features = (features - turned.mean.to(features)) @ turned.axes.flip(1)[:, : self.n_components].to(features)
             features = functional.pad(features, (0, self.n_components - features.shape[1]))
         if self.kind == "standardise":
-            spread = features.std(0, correction=0)
-            self.center.copy_(features.mean(0))
+            center = weighted_mean(features, weights)
+            squares = None if weights is None else weighted_mean((features - center).square(), weights)
+            spread = features.std(0, correction=0) if squares is None else squares.sqrt()
+            self.center.copy_(center)
             # A feature that hardly varies among few examples may vary later: scaled up, it would drown the others.
             floor = MIN_SPREAD * spread.amax()
             self.spread.copy_(torch.where(floor > 0, spread.maximum(floor), torch.ones_like(spread)))

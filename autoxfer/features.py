@@ -294,11 +294,18 @@ class TrainTensors:
     """The train split as a strategy sees it (strategy.TrainData)."""
 
     def __init__(
-        self, features: Features, problem: Problem, labels: Tensor, center: Any = 0.0, spread: Any = 1.0
+        self,
+        features: Features,
+        problem: Problem,
+        labels: Tensor,
+        center: Any = 0.0,
+        spread: Any = 1.0,
+        *,
+        weights: Tensor | None = None,
     ) -> None:
         self._features = features
         self._problem = problem
-        self._labels = labels
+        self._labels, self._weights = labels, weights
         self._scale = center, spread  # of a regression's labels: numbers, or one for each output
 
     def __getitem__(self, name: Input) -> Tensor:
@@ -308,6 +315,11 @@ class TrainTensors:
     def labels(self) -> Tensor:
         """(n_train,) int64 classes, (n_train, k) float32 labels 0/1, or (n_train, outputs) float32 standardised."""
         return self._labels
+
+    @property
+    def weights(self) -> Tensor | None:
+        """(n_train,) float32 of mean 1; None = all alike."""
+        return self._weights
 
     @property
     def scale(self) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,12 @@
-"""Labels as a loss takes them, and how much examples and classes count."""
+"""Labels as a loss takes them, and how much examples and classes count.
+
+Weights reach whatever is fitted to labels. The inputs are prepared by all examples alike (means, deviations, words).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,12 +23,17 @@ SKEWED = 10  # times as many examples of one class as of another from which a wo
 
 def train_weights(dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
     """Make the weights that a loss takes, (n,) of mean 1; None where all count alike. Raises InputError for no sum."""
+    weights = _weights(dataset, rows)
+    return None if weights is None else torch.from_numpy(weights.astype(np.float32)).to(device)
+
+
+def _weights(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
     if dataset.weights is None:
         return None
     weights = dataset.weights[rows].astype(np.float64)
     if not weights.any():
         raise InputError("weights above 0 in train", f"0 for all of {len(rows):,} examples", "task.weight")
-    return torch.from_numpy((weights / weights.mean()).astype(np.float32)).to(device)
+    return np.asarray(weights / weights.mean())
 
 
 def train_labels(
@@ -33,7 +41,8 @@ def train_labels(
 ) -> tuple[Tensor, Scale, Scale]:
     """Make the labels that a loss takes, as ``Setting.labels``, with the mean and deviation of each output.
 
-    Of classes and labels the mean is what is added to their logits (``class_center``), and the deviation 1.
+    Of classes and labels the mean is what is added to their logits (``class_center``), and the deviation 1. Examples
+    count by their weights. Raises InputError where none of them counts.
     """
     values = dataset.labels[rows]
     labels = torch.from_numpy(np.ascontiguousarray(values))
@@ -42,11 +51,22 @@ def train_labels(
     if dataset.schema.task != "regression":
         return labels, class_center(dataset, rows, class_weight), 1.0
     if labels.dim() == 2:
-        means, deviations = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        means, deviations = _moments(values, _weights(dataset, rows))
         deviations[deviations == 0] = 1.0
         return torch.from_numpy((values - means) / deviations).float(), means, deviations
-    center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
+    mean, deviation = _moments(values, _weights(dataset, rows))
+    center, spread = float(mean), float(deviation) or 1.0
     return ((labels.double() - center) / spread).float()[:, None], center, spread
+
+
+def _moments(values: NDArray[Any], weights: NDArray[np.float64] | None) -> tuple[Any, Any]:
+    """Mean and deviation over the examples; the plain deviation where those that count are all alike."""
+    plain = values.std(axis=0, dtype=np.float64)
+    if weights is None:
+        return values.mean(axis=0, dtype=np.float64), plain
+    mean = np.average(values, axis=0, weights=weights)
+    deviation = np.sqrt(np.average(np.square(values - mean), axis=0, weights=weights))
+    return mean, np.where(deviation > 1e-9 * np.abs(mean), deviation, plain)
 
 
 def class_center(dataset: Dataset, rows: NDArray[np.int64], class_weight: ClassWeight) -> Scale:
@@ -55,18 +75,23 @@ def class_center(dataset: Dataset, rows: NDArray[np.int64], class_weight: ClassW
     The logarithm of a class's weight, after training (Menon et al., "Long-tail learning via logit adjustment", ICLR
     2021, https://arxiv.org/abs/2007.07314): whatever was trained answers as if each class were that much more frequent,
     closed forms, trees and networks alike. "balanced": n / (k n_c), as if all were equally frequent; of several labels
-    (n - n_c) / n_c, as if each were there in half of the examples.
+    (n - n_c) / n_c, as if each were there in half of the examples. Where examples have weights of their own, n and n_c
+    are sums of these, since what was trained has seen the classes so often: weights that make classes equal already
+    leave nothing to balance.
 
     Raises InputError for a weight of a class that there is not.
     """
     classes, labels = dataset.schema.classes, dataset.labels[rows]
+    weights = _weights(dataset, rows)
     if class_weight is None:
         return 0.0
     if class_weight == "balanced":
         if labels.ndim == 2:
-            share = np.clip(labels.mean(axis=0, dtype=np.float64), 0.5 / len(labels), 1 - 0.5 / len(labels))
+            share = np.clip(
+                np.average(labels.astype(np.float64), axis=0, weights=weights), 0.5 / len(labels), 1 - 0.5 / len(labels)
+            )
             return np.asarray(np.log((1 - share) / share))
-        counts = np.bincount(labels.astype(np.int64), minlength=len(classes))
+        counts = np.bincount(labels.astype(np.int64), weights=weights, minlength=len(classes))
         return np.asarray(-np.log(np.maximum(counts, 0.5) * len(classes) / len(labels)))
     if unknown := [name for name in class_weight if name not in classes]:
         expected = f"classes among {', '.join(classes[:9])}{', ...' if len(classes) > 9 else ''}"

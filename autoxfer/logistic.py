@@ -1,7 +1,8 @@
 r"""Penalised logistic regressions side by side: of classes (softmax), and of several labels, each by itself (sigmoid).
 
 They implement ``convex.Convex`` on a basis of principal axes, the bias one more axis, of ones. Along axis j of squared
-length s_j the loss curves by at most s_j / 2 for the softmax (Boehning 1992) and s_j / 4 for the sigmoid.
+length s_j the loss curves by at most s_j / 2 for the softmax (Boehning 1992) and s_j / 4 for the sigmoid; with
+examples that count by weights, lengths are weighted too.
 """
 
 from __future__ import annotations
@@ -28,15 +29,28 @@ class Logistic(ABC):
     labels: Tensor  # (n,) classes, or (n, q) 0/1
     n_outputs: int  # q
     penalty: Tensor  # (r + 1, k, 1)
-    counted: Tensor | None = None  # (n, k): which examples each problem sees; None = all
+    total: float  # what all examples count together
+    weights: Tensor | None = None  # (n,): how much each example counts; None = once
+    counted: Tensor | None = None  # (n, k): how much in each problem; None = once
 
     @classmethod
-    def on(cls, coordinates: Tensor, curvature: Tensor, labels: Tensor, n_outputs: int, dtype: torch.dtype) -> Self:
+    def on(
+        cls,
+        coordinates: Tensor,
+        curvature: Tensor,
+        labels: Tensor,
+        n_outputs: int,
+        dtype: torch.dtype,
+        *,
+        weights: Tensor | None = None,
+    ) -> Self:
         """Make the basis in ``dtype`` of coordinates (n, r) along axes of squared lengths (r,). Raises ValueError."""
         cls.check(labels, n_outputs)
         basis = torch.cat([coordinates, coordinates.new_ones(len(coordinates), 1)], 1).to(dtype)
-        lengths = torch.cat([curvature, coordinates.new_full((1,), len(coordinates))]).to(dtype)
-        return cls(basis, lengths[:, None, None], labels, n_outputs, basis.new_zeros(0))
+        total = float(len(coordinates) if weights is None else weights.double().sum())
+        lengths = torch.cat([curvature, coordinates.new_full((1,), total)]).to(dtype)
+        weights = None if weights is None else weights.to(basis)
+        return cls(basis, lengths[:, None, None], labels, n_outputs, basis.new_zeros(0), total, weights)
 
     @staticmethod
     @abstractmethod
@@ -59,13 +73,18 @@ class Logistic(ABC):
         max_iterations: int,
         counted: Tensor | None = None,
     ) -> Tensor:
-        """Weights (r + 1, k, q) for strengths (k,), to ``tolerance`` of the mean loss; start (r + 1, k or 1, q)."""
+        """Solution (r + 1, k, q) for strengths (k,), to ``tolerance`` of the mean loss; start (r + 1, k or 1, q).
+
+        ``counted`` (n, k), of 0 and 1, says which examples each problem sees.
+        """
         k, r = len(strengths), len(self.curvature) - 1
         if start is None:
             start = self.basis.new_zeros(r + 1, 1, self.n_outputs)
         penalty = torch.cat([strengths.to(self.basis).expand(r, -1), self.basis.new_zeros(1, k)])[:, :, None]
+        if self.weights is not None:
+            counted = self.weights[:, None].expand(-1, k) if counted is None else self.weights[:, None] * counted
         problem = replace(self, penalty=penalty, counted=counted)
-        return minimise(problem, start.expand(-1, k, -1), tolerance * len(self.basis), max_iterations)
+        return minimise(problem, start.expand(-1, k, -1), tolerance * self.total, max_iterations)
 
     @property
     def guess(self) -> Tensor:

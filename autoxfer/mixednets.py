@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoxfer.axes import weighted_mean
 from autoxfer.boosting import CHECKPOINTS, Boosting, Trees
 from autoxfer.linear import kind_of, linear_path
 from autoxfer.strategy import Candidate, Fitted, Input, Raw, TrainData, Trainer
@@ -139,19 +140,20 @@ class LinearMixed(nn.Module):
         self.to(raw.device)
         ids, columns = self.mixed.apart(raw)
         text = self.terms.count(ids)
-        fitted = trainer.choose(candidate, self._states(text, columns, data.labels))
+        fitted = trainer.choose(candidate, self._states(text, columns, data))
         return replace(fitted, notes={**fitted.notes, **fitted.notes["chosen"]})
 
-    def _states(self, text: Any, columns: Tensor, labels: Tensor) -> Iterator[tuple[dict[str, Any], State]]:
+    def _states(self, text: Any, columns: Tensor, data: TrainData) -> Iterator[tuple[dict[str, Any], State]]:
         from scipy.sparse import csr_matrix, hstack  # noqa: PLC0415 - heavy
 
+        labels, counts = _arrays(data)
         n_terms, n_outputs = text.shape[1], len(self.terms.bias)
         for weight in WEIGHTS:
             both = hstack([text, csr_matrix(weight * columns.cpu().double().numpy())]).tocsr() if weight else text
-            for strength, found, bias in solve_path(both, labels.cpu().numpy(), n_outputs):
+            for strength, found, bias in solve_path(both, labels, n_outputs, weights=counts):
                 beside = weight * found[n_terms:].T if weight else torch.zeros_like(self.columns.weight)
                 yield {"weight": weight, "strength": strength}, self._state(found[:n_terms], beside, bias)
-        for strength, found, bias in linear_path(columns, labels, n_outputs):  # without the text
+        for strength, found, bias in linear_path(columns, data.labels, n_outputs, weights=data.weights):  # no text
             nothing = torch.zeros_like(self.terms.weight)
             yield {"weight": None, "strength": strength}, self._state(nothing, found, bias)
 
@@ -194,43 +196,53 @@ class TreesMixed(nn.Module):
         raw = data[candidate.inputs[0]]
         self.to(raw.device)
         ids, columns = self.mixed.apart(raw)
-        labels = data.labels.cpu().numpy()
-        scores = self._fit_score(self.score.count(ids), labels)
+        labels, weights = _arrays(data)
+        scores = self._fit_score(self.score.count(ids), labels, weights)
         both = np.concatenate([columns.cpu().double().numpy(), scores], axis=1)
         try:
-            return trainer.choose(candidate, self._states(both, labels))
+            return trainer.choose(candidate, self._states(both, labels, weights))
         finally:
             self.trees.counted = CHECKPOINTS[-1]
 
-    def _states(self, both: NDArray[np.float64], labels: NDArray[Any]) -> Iterator[tuple[dict[str, Any], State]]:
+    def _states(
+        self, both: NDArray[np.float64], labels: NDArray[Any], weights: NDArray[np.float32] | None
+    ) -> Iterator[tuple[dict[str, Any], State]]:
         for name, x in (("with", both), ("without", both[:, : self.mixed.n_columns])):
-            for found, state in self.trees.states(x, labels):
+            for found, state in self.trees.states(x, labels, weights):
                 yield {**found, "text": name}, {f"trees.{key}": value for key, value in state.items()}
 
-    def _fit_score(self, text: Any, labels: NDArray[Any]) -> NDArray[np.float64]:
+    def _fit_score(self, text: Any, labels: NDArray[Any], weights: NDArray[np.float32] | None) -> NDArray[np.float64]:
         """Fit the text's score to all train examples; give what it says of each when fitted to the others."""
         n_outputs = len(self.score.bias)
         fold = torch.randperm(len(labels)).numpy() % FOLDS  # the trial's random state
         held_out = np.empty((len(SCORED), len(labels), n_outputs))
         for number in range(FOLDS):
             rest, here = fold != number, fold == number
-            for k, (_, weight, bias) in enumerate(solve_path(text[rest], labels[rest], n_outputs, SCORED)):
+            counts = None if weights is None else weights[rest]
+            path = solve_path(text[rest], labels[rest], n_outputs, SCORED, weights=counts)
+            for k, (_, weight, bias) in enumerate(path):
                 held_out[k, here] = text[here] @ weight.double().numpy() + bias.double().numpy()
-        best = int(np.argmin([_loss(scores, labels) for scores in held_out]))
-        *_, (_, weight, bias) = solve_path(text, labels, n_outputs, SCORED[: best + 1])
+        best = int(np.argmin([_loss(scores, labels, weights) for scores in held_out]))
+        *_, (_, weight, bias) = solve_path(text, labels, n_outputs, SCORED[: best + 1], weights=weights)
         self.score.weight.copy_(weight)
         self.score.bias.copy_(bias)
         chosen: NDArray[np.float64] = held_out[best]
         return chosen
 
 
-def _loss(scores: NDArray[np.float64], labels: NDArray[Any]) -> float:
+def _arrays(data: TrainData) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """Give labels and weights as scikit-learn takes them."""
+    return data.labels.cpu().numpy(), None if data.weights is None else data.weights.cpu().numpy()
+
+
+def _loss(scores: NDArray[np.float64], labels: NDArray[Any], weights: NDArray[np.float32] | None) -> float:
     """Mean log loss of logits (n, classes or labels), or mean squared error of predictions (n, outputs)."""
-    kind = kind_of(torch.from_numpy(labels))
+    kind, given = kind_of(torch.from_numpy(labels)), torch.from_numpy(scores)
     if kind == "sigmoid":
         truth = torch.from_numpy(labels.astype(np.float64))
-        return float(functional.binary_cross_entropy_with_logits(torch.from_numpy(scores), truth))
-    if kind == "ridge":
-        return float(np.square(scores - labels.reshape(len(labels), -1)).mean())
-    logs = torch.from_numpy(scores).log_softmax(1)
-    return -float(logs[torch.arange(len(labels)), torch.from_numpy(labels)].mean())
+        losses = functional.binary_cross_entropy_with_logits(given, truth, reduction="none")
+    elif kind == "ridge":
+        losses = (given - torch.from_numpy(labels.reshape(len(labels), -1))).square()
+    else:
+        losses = functional.cross_entropy(given, torch.from_numpy(labels), reduction="none")[:, None]
+    return float(losses.mean() if weights is None else weighted_mean(losses, torch.from_numpy(weights)).mean())

@@ -177,7 +177,6 @@ def assemble(
     studies, unavailable = plan_studies(config, material.strategies, general, features, rehearsed)
     warnings = (
         *_budget_warnings(config),
-        *_weight_warnings(dataset, splits, device),
         *filter(None, [skew_warning(dataset, metric.name, config.task.class_weight)]),
         *dataset.warnings,
         *splits.warnings,
@@ -229,16 +228,6 @@ def _guard_warnings(setting: Setting) -> list[str]:
     shifting = setting.folds and setting.metric.kind == "auroc"
     pooled = f"over folds {setting.metric.name} ranks scores of different models together: it costs those that shift"
     return [*filter(None, (few, small)), *([pooled] if shifting else [])]
-
-
-def _weight_warnings(dataset: Dataset, splits: Splits, device: torch.device) -> list[str]:
-    """Say what the weights do not reach; raises InputError where none of the train split's is above 0."""
-    if train_weights(dataset, splits.rows["train"], device) is None:
-        return []
-    return [
-        "task.weight counts in what is trained by gradient; heads that are fitted in closed form (linear_probe), "
-        "boosted trees, every metric and the guard take all examples alike"
-    ]
 
 
 def _stored(

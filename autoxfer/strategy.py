@@ -70,7 +70,8 @@ class Candidate:
     groups: tuple[Group, ...] = (Group(),)
     frozen: Mapping[str, Tensor] = field(default_factory=dict)  # parameter -> mask (bool) of entries that stay exactly
     penalty: Callable[[nn.Module], Tensor] | None = None  # any other term of the loss; scalar
-    # (outputs, the task's mean loss, rows of the train split) of a batch -> what is minimised, a mean over the batch
+    # (outputs, the task's mean loss, rows of the train split) of a batch -> what is minimised, a mean over the batch; in
+    # the task's loss examples count by their weights already, in what is added they do if it reads TrainData.weights
     objective: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
 
@@ -109,7 +110,12 @@ class Problem:
 
 
 class TrainData(Protocol):
-    """The train split, on the device."""
+    """The train split, on the device.
+
+    ``trainer.run`` counts each example by its weight. Whatever a strategy fits by itself, a closed form or statistics,
+    counts all alike unless it reads ``weights``: a run cannot notice, the conformance kit does. ``fit_head``,
+    ``linear_path``, ``ridge_path``, ``softmax_path``, ``weighted_mean`` and ``Normalise.fit`` take them.
+    """
 
     def __getitem__(self, name: Input) -> Tensor:
         """Give the whole split's tensor for one input: (n_train, ...). Taps are computed once in a run."""
@@ -117,6 +123,10 @@ class TrainData(Protocol):
     @property
     def labels(self) -> Tensor:
         """(n_train,) int64 classes, (n_train, k) float32 labels 0/1, or (n_train, outputs) float32 standardised."""
+
+    @property
+    def weights(self) -> Tensor | None:
+        """How much each example counts in training, by ``task.weight``: (n_train,) float32 of mean 1; None = alike."""
 
     @property
     def scale(self) -> tuple[Tensor, Tensor]:
@@ -166,7 +176,8 @@ class Solvable(Protocol):
     def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Fit this module, which is ``candidate.module``, by ``trainer.choose``; torch's random state is the trial's.
 
-        Steps that need no search, such as the strength of a penalty, are one state each for ``choose``.
+        Steps that need no search, such as the strength of a penalty, are one state each for ``choose``. Examples are to
+        count by ``data.weights``.
         """
 
 
@@ -200,5 +211,5 @@ class Strategy(ABC):
         """Make the candidate on the CPU, under a forked and seeded random state."""
 
     def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
-        """Train the candidate; override for a closed form or for stages."""
+        """Train the candidate; override for a closed form, in which examples count by ``data.weights``, or for stages."""
         return trainer.run(candidate)

@@ -143,7 +143,8 @@ class LinearTerms(nn.Module):
         """Count the terms of the train split, solve for every strength, let the tune split choose."""
         ids = data[candidate.inputs[0]]
         self.to(ids.device)
-        path = solve_path(self.count(ids), data.labels.cpu().numpy(), self.bias.shape[0])
+        weights = None if data.weights is None else data.weights.cpu().numpy()
+        path = solve_path(self.count(ids), data.labels.cpu().numpy(), self.bias.shape[0], weights=weights)
         fitted = trainer.choose(candidate, ((s, {"weight": W, "bias": b}) for s, W, b in path))
         return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})
 
@@ -175,12 +176,12 @@ def _matrix(terms: Tensor, shares: Tensor, n_terms: int) -> Any:
 
 
 def solve_path(
-    features: Any, labels: Any, n_outputs: int, strengths: Sequence[float] = STRENGTHS
+    features: Any, labels: Any, n_outputs: int, strengths: Sequence[float] = STRENGTHS, *, weights: Any = None
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Solve sparse features (n, terms) from strong to weak: (strength, weights (terms, n_outputs), bias (n_outputs,)).
 
     Labels ask for logistic regression, of classes (n,) or of each of several labels (n, n_outputs) by itself, or for
-    ridge regression, as in ``linear``.
+    ridge regression, as in ``linear``; examples count by weights (n,).
     """
     from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415 - heavy
 
@@ -188,30 +189,30 @@ def solve_path(
     models = [LogisticRegression(max_iter=300, warm_start=True) for _ in range(n_outputs if kind == "sigmoid" else 1)]
     for strength in strengths:
         if kind == "ridge":
-            ridge = Ridge(alpha=strength).fit(features, labels if n_outputs > 1 else labels[:, 0])
+            ridge = Ridge(alpha=strength).fit(features, labels if n_outputs > 1 else labels[:, 0], weights)
             coefficients, intercept = np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)
         elif kind == "sigmoid":
-            lines = [_line(model, strength, features, y) for model, y in zip(models, labels.T, strict=True)]
+            lines = [_line(model, strength, features, y, weights) for model, y in zip(models, labels.T, strict=True)]
             coefficients, intercept = (np.concatenate(parts) for parts in zip(*lines, strict=True))
         else:
-            coefficients, intercept = _all_classes(_fitted(models[0], strength, features, labels), n_outputs)
+            coefficients, intercept = _all_classes(_fitted(models[0], strength, features, labels, weights), n_outputs)
         yield strength, torch.from_numpy(coefficients.T).float(), torch.from_numpy(intercept).float()
 
 
-def _fitted(model: Any, strength: float, features: Any, labels: Any) -> Any:
+def _fitted(model: Any, strength: float, features: Any, labels: Any, weights: Any) -> Any:
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - heavy
 
     model.C = 1 / strength
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest penalties hardly matter
-        return model.fit(features, labels)
+        return model.fit(features, labels, weights)
 
 
-def _line(model: Any, strength: float, features: Any, labels: Any) -> tuple[Any, Any]:
+def _line(model: Any, strength: float, features: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
     """Fit one label's line, (1, terms) and (1,); it may be always or never true in the train split."""
     if labels.min() == labels.max():
         return np.zeros((1, features.shape[1])), np.array([-ABSENT if labels[0] else ABSENT])
-    _fitted(model, strength, features, labels)
+    _fitted(model, strength, features, labels, weights)
     return model.coef_, model.intercept_
 
 

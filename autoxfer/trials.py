@@ -190,7 +190,7 @@ class Bench:
             precision=self._precision,
             weights=self._weights,
         )
-        data = TrainTensors(self._features, problem, self._labels, *self._scale)
+        data = TrainTensors(self._features, problem, self._labels, *self._scale, weights=self._weights)
         with seeded(derive_seed(job.seed, "fit"), device):
             fitted = strategy.fit(candidate, data, trainer)
         return candidate, trainer, fitted

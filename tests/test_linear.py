@@ -1,10 +1,20 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
-from autoxfer.linear import fit_head, kind_of, ridge_path, sigmoid_path, softmax_path, strength_grid
+from autoxfer.axes import principal_axes, weighted_mean
+from autoxfer.linear import (
+    _folds,
+    fit_head,
+    kind_of,
+    linear_path,
+    ridge_path,
+    sigmoid_path,
+    softmax_path,
+    strength_grid,
+)
 
 
 def _regression(n: int, p: int, q: int = 2) -> tuple[Tensor, Tensor]:
@@ -172,3 +182,130 @@ def test_labels_without_a_column_for_each_output_are_refused() -> None:
     X, Y = _labels(20, 4, 3)
     with pytest.raises(ValueError, match=r"labels need shape \(n, 2\); got \(20, 3\)"):
         fit_head(X, Y, 2)
+
+
+SHAPES = pytest.mark.parametrize(("n", "p"), [(60, 5), (30, 50)])  # fewer features than examples, and more
+STRENGTHS = torch.tensor([1.0, 0.1, 100.0])
+
+
+def _weighted(n: int) -> Tensor:
+    """Weights of no plain pattern, some of them 0."""
+    weights = torch.rand(n, generator=torch.Generator().manual_seed(3)) * 4
+    weights[::5] = 0
+    return weights
+
+
+def _problems(n: int, p: int) -> dict[str, tuple[Tensor, Tensor]]:
+    return {"ridge": _regression(n, p, 3), "softmax": _classes(n, p, 3), "sigmoid": _labels(n, p, 3)}
+
+
+def _path(kind: str, x: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    if kind == "ridge":
+        return ridge_path(x.double(), labels, STRENGTHS, weights)[:2]
+    if kind == "softmax":
+        return softmax_path(x.double(), labels, 3, STRENGTHS, weights, tolerance=1e-14)
+    return sigmoid_path(x.double(), labels, STRENGTHS, weights, tolerance=1e-14)
+
+
+@SHAPES
+def test_weighted_axes_are_those_of_the_weighted_covariance(n: int, p: int) -> None:
+    X, weights = _regression(n, p)[0].double(), _weighted(n).double()
+    turned = principal_axes(X, weights)
+    torch.testing.assert_close(turned.mean, (weights[:, None] * X).sum(0) / weights.sum())
+    Z = turned.coordinates
+    torch.testing.assert_close(Z.T @ (weights[:, None] * Z), turned.curvature.diag(), atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(turned.axes.T @ turned.axes, torch.eye(len(turned.curvature)).double())
+    kept = (X - turned.mean)[weights > 0]
+    torch.testing.assert_close(kept @ turned.axes @ turned.axes.T, kept, atol=1e-6, rtol=1e-6)
+
+
+@SHAPES
+def test_weighted_ridge_regression_is_scikit_learns(n: int, p: int) -> None:
+    X, Y = (tensor.double() for tensor in _regression(n, p))
+    weights = _weighted(n)
+    found, biases, _ = ridge_path(X, Y, STRENGTHS, weights)
+    for i, strength in enumerate(STRENGTHS.tolist()):
+        naive = Ridge(alpha=strength).fit(X.numpy(), Y.numpy(), weights.double().numpy())
+        np.testing.assert_allclose(found[i].T.numpy(), naive.coef_, atol=1e-8)
+        np.testing.assert_allclose(biases[i].numpy(), naive.intercept_, atol=1e-7)
+
+
+@SHAPES
+def test_weighted_logistic_regressions_are_scikit_learns(n: int, p: int) -> None:
+    weights = _weighted(n)
+    (X, y), (_, Y) = _classes(n, p, 3), _labels(n, p, 3)
+    found, biases = _path("softmax", X, y, weights)
+    apart, levels = _path("sigmoid", X, Y, weights)
+    for i, strength in enumerate(STRENGTHS.tolist()):
+        naive = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=10_000)
+        naive.fit(X.double().numpy(), y.numpy(), weights.double().numpy())
+        np.testing.assert_allclose(found[i].T.numpy(), naive.coef_, atol=2e-4)
+        ours = biases[i].numpy() - biases[i].numpy().mean()
+        np.testing.assert_allclose(ours, naive.intercept_ - naive.intercept_.mean(), atol=2e-3)
+        for label in range(3):
+            naive.fit(X.double().numpy(), Y[:, label].numpy(), weights.double().numpy())
+            np.testing.assert_allclose(apart[i, :, label].numpy(), naive.coef_[0], atol=2e-4)
+            np.testing.assert_allclose(levels[i, label].numpy(), naive.intercept_[0], atol=2e-3)
+
+
+@SHAPES
+@pytest.mark.parametrize("kind", ["ridge", "softmax", "sigmoid"])
+def test_an_example_of_weight_three_is_three_examples_and_one_of_none_is_none(kind: str, n: int, p: int) -> None:
+    X, labels = _problems(n, p)[kind]
+    weights = torch.arange(n) % 4
+    repeated = torch.arange(n).repeat_interleave(weights)
+    heavy, many = _path(kind, X, labels, weights), _path(kind, X[repeated], labels[repeated], None)
+    for ours, theirs in zip(heavy, many, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(strength_grid(X, 3, weights), strength_grid(X[repeated], 3))
+    torch.testing.assert_close(weighted_mean(X, weights), X[repeated].mean(0))
+
+
+@pytest.mark.parametrize("kind", ["ridge", "softmax", "sigmoid"])
+def test_ones_for_weights_change_nothing(kind: str) -> None:
+    X, labels = _problems(60, 5)[kind]
+    for ours, theirs in zip(_path(kind, X, labels, torch.ones(60)), _path(kind, X, labels, None), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+    weighted, plain = fit_head(X, labels, 3, torch.ones(60)), fit_head(X, labels, 3)
+    torch.testing.assert_close(weighted[0], plain[0], atol=1e-3, rtol=1e-3)
+
+
+@SHAPES
+def test_weighted_leave_one_out_errors_are_those_of_leaving_each_example_out(n: int, p: int) -> None:
+    X, Y = (tensor[:20].double() for tensor in _regression(n, p))
+    weights = _weighted(20)
+    _, _, errors = ridge_path(X, Y, STRENGTHS, weights)
+    for i, strength in enumerate(STRENGTHS.tolist()):
+        squares = []
+        for row in range(20):
+            rest = np.arange(20) != row
+            naive = Ridge(alpha=strength).fit(X[rest].numpy(), Y[rest].numpy(), weights[rest].double().numpy())
+            squares.append(np.square(Y[row].numpy() - naive.predict(X[row : row + 1].numpy())[0]).mean())
+        assert float(errors[i]) == pytest.approx(np.average(squares, weights=weights.numpy()), rel=1e-6)
+
+
+@pytest.mark.parametrize("light", [0.0, 1e-6])
+@pytest.mark.parametrize("kind", ["ridge", "softmax", "sigmoid"])
+def test_a_head_learns_from_what_counts(kind: str, light: float) -> None:
+    """Every other example tells the contrary and counts next to nothing; the strength is not chosen by them either."""
+    X, labels = _problems(200, 6)[kind]
+    bad = torch.arange(200) % 2 == 0
+    spoilt = labels.clone()
+    spoilt[bad] = {"ridge": -labels, "softmax": (labels + 1) % 3, "sigmoid": 1 - labels}[kind][bad]
+    weights = torch.where(bad, light, 1.0)
+    honest = fit_head(X[~bad], labels[~bad], 3)
+    found, misled = fit_head(X, spoilt, 3, weights), fit_head(X, spoilt, 3)
+    answers = [X @ weight.T + bias for weight, bias in (honest, found, misled)]
+    off = [(answer - answers[0]).abs().mean() / answers[0].std() for answer in answers]
+    assert off[1] < 0.1
+    assert off[2] > 0.3
+    (_, weight, bias), *_ = reversed(list(linear_path(X, spoilt, 3, weights=weights)))
+    (_, clean, level), *_ = reversed(list(linear_path(X[~bad], labels[~bad], 3)))
+    assert (X @ weight.T + bias - X @ clean.T - level).abs().mean() < 0.1 * (X @ clean.T).std()
+
+
+def test_folds_hold_as_much_of_the_heavy_and_of_the_light_examples() -> None:
+    labels, weights = torch.arange(64) // 32, torch.where(torch.arange(64) % 4 == 0, 5.0, 0.1)
+    fold = _folds(labels, weights)
+    shares = torch.zeros(2, 4).index_put((labels, fold), weights, accumulate=True)
+    torch.testing.assert_close(shares, shares.mean(1, keepdim=True).expand(2, 4))

@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from torch import Tensor, nn
 
 from autoxfer.errors import InputError, Unsupported
+from autoxfer.linear import fit_head
 from autoxfer.strategy import Candidate, Fitted, Group, Problem, Raw, Strategy, Tap, TrainData, Trainer
 from autoxfer.testing import check_strategy, checks, parametrize, promises, run_checks
 from autoxfer.testing.scenes import SCENES, scene
@@ -106,6 +107,12 @@ def _trains_the_frozen(candidate: Candidate, data: TrainData, trainer: Trainer) 
     return fitted
 
 
+def _solves_without_weights(candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
+    head = candidate.module[-1]  # type: ignore[index]
+    weight, bias = fit_head(data[Tap("last")], data.labels, head.out_features)
+    return trainer.choose(candidate, [("solved", {"1.weight": weight, "1.bias": bias})])
+
+
 def _goes_on_when_stopped(candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
     return replace(trainer.choose(candidate, [("as built", candidate.module.state_dict())]), steps=12)
 
@@ -180,6 +187,10 @@ FAULTS: dict[str, tuple[Callable[[], type[Strategy]], promises.Promise]] = {
     "pythons_generator": (lambda: broken(_sets_the_type), promises.it_leaves_the_global_state_alone),
     "changes_the_source": (lambda: broken(_trains_the_source), promises.it_leaves_its_sources_alone),
     "reads_a_tune_label": (lambda: fitted_by(_reads_a_label), promises.it_uses_nothing_but_the_contract),
+    "weighs_all_alike": (
+        lambda: fitted_by(_solves_without_weights),
+        promises.what_has_no_weight_teaches_it_nothing,
+    ),
     "goes_on": (lambda: fitted_by(_goes_on_when_stopped), promises.it_stops_when_it_is_told),
     "half_a_state": (lambda: fitted_by(_keeps_half), promises.its_state_survives_a_file),
     "forks_on_data": (lambda: broken(wrap(_forks_on_data)), promises.it_exports_with_any_batch_size),

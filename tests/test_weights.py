@@ -14,9 +14,12 @@ from torch.nn import functional
 from autoxfer import DataSpec, InputError
 from autoxfer.config import load_config
 from autoxfer.dataset import Dataset, Schema
+from autoxfer.labelling import class_center, train_labels, train_weights
 from autoxfer.losses import TaskLoss
 from autoxfer.records import Recipe
-from autoxfer.setting import prepare, train_weights
+from autoxfer.runfolder import RunFolder
+from autoxfer.searching import job_maker
+from autoxfer.setting import prepare
 from autoxfer.strategy import Candidate, Raw
 from autoxfer.testing.scenes import scene
 from autoxfer.training import GradientTrainer
@@ -85,6 +88,44 @@ def test_a_train_split_without_weight_is_refused():
         train_weights(weighted([0, 0, 1]), np.array([0, 1]), CPU)
 
 
+def several(labels, weights, task="regression", classes=()):
+    schema = Schema("vector", task, (1,), "float32", classes)
+    examples = np.zeros((len(labels), 1), np.float32)
+    return Dataset("d", schema, examples, np.asarray(labels), weights=np.asarray(weights, np.float32))
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_numbers_are_standardised_by_the_examples_that_count(n_outputs):
+    labels, weights = np.float32([1, 2, 4, 1e6]), [3, 1, 2, 0]
+    many = np.repeat(labels, weights)
+    if n_outputs > 1:
+        labels, many = labels[:, None] * [1, -5], many[:, None] * [1, -5]
+    found, center, spread = train_labels(several(labels, weights), np.arange(4))
+    assert np.allclose(center, many.mean(0))
+    assert np.allclose(spread, many.std(0))
+    assert np.allclose(found[:3], ((labels - many.mean(0)) / many.std(0)).reshape(4, -1)[:3], atol=1e-6)
+
+
+def test_where_all_that_counts_is_alike_numbers_keep_their_scale():
+    assert train_labels(several(np.float32([0, 0, 1, 1]), [1, 0.1, 0, 0]), np.arange(4))[2] == 0.5
+    assert train_labels(several(np.float32([0.1] * 4), [1, 0.1, 0.3, 0.7]), np.arange(4))[2] == 1.0
+
+
+def test_balanced_classes_are_so_by_the_weights_of_their_examples():
+    """As scikit-learn has it since 1.6; a class's frequency is what training has seen of it."""
+    labels, classes = np.repeat([0, 1], [9, 1]), ("cat", "dog")
+    weights = np.where(labels == 0, 1, 9)
+    equal = several(labels, weights, "classification", classes)
+    assert np.allclose(class_center(equal, np.arange(10), "balanced"), 0)
+    repeated = several(np.repeat(labels, 1 + labels), np.ones(11), "classification", classes)
+    heavier = several(labels, 1 + labels, "classification", classes)
+    expected = class_center(repeated, np.arange(11), "balanced")
+    assert np.allclose(class_center(heavier, np.arange(10), "balanced"), expected)
+    assert np.allclose(class_center(heavier, np.arange(10), {"dog": 3.0}), [0, np.log(3)])
+    both = np.stack([labels, 1 - labels], 1).astype(np.float32)
+    assert np.allclose(class_center(several(both, weights, "multilabel", classes), np.arange(10), "balanced"), 0)
+
+
 def test_weights_are_part_of_the_fingerprint():
     assert weighted([1, 2]).fingerprint() != weighted([2, 1]).fingerprint()
     assert weighted([1, 1]).fingerprint() != replace(weighted([1, 1]), weights=None).fingerprint()
@@ -96,13 +137,17 @@ def test_arrays_have_weights(tmp_path):
     assert (data.weights.dtype, data.weights.tolist()) == (np.float32, [1, 2, 0, 0.5])
 
 
-def test_a_run_says_where_weights_do_not_count(tmp_path):
+def test_a_runs_weights_are_no_feature_and_reach_every_strategy(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     rows = [f"{rng.normal():.4f},{rng.normal():.4f},{row % 3},{'xy'[row % 2]}" for row in range(80)]
     (tmp_path / "t.csv").write_text("\n".join(["a,b,weight,label", *rows]))
     task = {"data": str(tmp_path / "t.csv"), "target": "label", "weight": "weight"}
     setting = prepare(load_config({"task": task, "device": "cpu"}))
     assert [column.name for column in setting.dataset.schema.columns] == ["a", "b"]
-    assert any(warning.startswith("task.weight counts in what is trained by gradient") for warning in setting.warnings)
-    unweighted = prepare(load_config({"task": {**task, "weight": None}, "device": "cpu"}))
-    assert not any("task.weight" in warning for warning in unweighted.warnings)
+    assert not any("weight" in warning for warning in setting.warnings)
+    seen = []
+    study = next(iter(setting.studies))
+    monkeypatch.setattr(setting.studies[study].strategy, "fit", lambda *each: seen.append(each[2].weights) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        setting.bench(RunFolder(tmp_path)).train(job_maker(setting, study)(0, {}, ()))
+    assert torch.equal(seen[0], train_weights(setting.dataset, setting.rows("train"), CPU))

@@ -1,6 +1,7 @@
 """How well a source fits the target: features and labels of the train split in, numbers out.
 
-They order what is searched and explain what came of it; they never accept and never reject. How far they can be trusted
+They order what is searched and explain what came of it; they never accept and never reject. All examples count alike
+here, whatever ``task.weight`` says. How far they can be trusted
 was measured on handwritten digits with sources of six qualities (clean, 40% and 80% of the labels random, untrained,
 permuted pixels, 20 examples), 60 target examples, 10 draws, by ``examples/evidence/diagnostics.py --draws 10 --pair``
 ``same`` (the source's own ten classes, other pictures: the clean source gains 10 points over scratch, the worst loses

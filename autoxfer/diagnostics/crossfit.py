@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from autoxfer.linear import principal_axes, ridge_path, sigmoid_path, softmax_path, strength_grid
+from autoxfer.axes import principal_axes
+from autoxfer.linear import ridge_path, sigmoid_path, softmax_path, strength_grid
 
 Floats = NDArray[np.float64]
 Folds = NDArray[np.int64]

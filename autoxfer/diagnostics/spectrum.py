@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoxfer.linear import principal_axes
+from autoxfer.axes import principal_axes
 
 Floats = NDArray[np.float64]
 

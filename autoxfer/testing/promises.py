@@ -137,6 +137,24 @@ def it_uses_nothing_but_the_contract(strategy: type[Strategy], scene: Scene) -> 
     _check_outputs(scene.answer(candidate, 5), scene, 5)
 
 
+def what_has_no_weight_teaches_it_nothing(strategy: type[Strategy], scene: Scene) -> None:
+    """Where the user has weighed the examples, other labels on those of weight 0 change nothing."""
+    weights = torch.ones(len(scene.labels))
+    weights[::4] = 0
+    labels = scene.labels.clone()
+    labels[::4] = {
+        "classification": (labels + 1) % scene.problem.n_outputs,
+        "multilabel": 1 - labels,
+        "regression": labels + 3,
+    }[scene.problem.task][::4]
+    answers = []
+    for given in (scene.labels, labels):
+        weighed = dataclasses.replace(scene, labels=given, weights=weights / weights.mean())
+        answers.append(weighed.answer(weighed.fit(strategy())[0], len(scene.tune.labels)))
+    honest, spoilt = answers
+    _assert_close(spoilt, honest, "labels of examples that count nothing were learned; data.weights says what counts")
+
+
 def it_stops_when_it_is_told(strategy: type[Strategy], scene: Scene) -> None:
     """A trial that is behind is pruned, and its strategy does not train on."""
     trainer = scene.trainer(strategy, floors=((0.01, float("inf")),))
@@ -195,6 +213,7 @@ PROMISES: tuple[Promise, ...] = (
     it_leaves_its_sources_alone,
     it_trains_only_what_it_declares,
     it_uses_nothing_but_the_contract,
+    what_has_no_weight_teaches_it_nothing,
     it_stops_when_it_is_told,
     its_state_survives_a_file,
     one_network_answers_as_the_cached_inputs_do,

@@ -54,6 +54,7 @@ class Scene:
     features: Features
     labels: Tensor  # of the train split: (n,) int64, (n, 3) float32 0/1, or (n, outputs) float32 standardised
     tune: Target
+    weights: Tensor | None = None  # of the train split's examples
 
     def __str__(self) -> str:
         several = f"-{len(self.problem.sources)}_sources" if len(self.problem.sources) > 1 else ""
@@ -69,7 +70,9 @@ class Scene:
         """Make the trainer of a short trial."""
         recipe = replace(strategy.recipe or Recipe(), steps=STEPS, batch=16, augment="none")
         problem = self.problem_for(strategy)
-        return GradientTrainer(self.features, problem, self.labels, self.tune, recipe, seed=1, floors=floors)
+        return GradientTrainer(
+            self.features, problem, self.labels, self.tune, recipe, seed=1, floors=floors, weights=self.weights
+        )
 
     def build(self, instance: Strategy) -> Candidate:
         """Build a candidate as the core does: under a forked, seeded random state."""
@@ -79,7 +82,8 @@ class Scene:
     def train(self, instance: Strategy, candidate: Candidate, trainer: GradientTrainer | None = None) -> Fitted:
         """Fit a candidate; the strategy is given nothing but what the contract names."""
         scale = self.tune.center, self.tune.spread
-        data = TrainTensors(self.features, self.problem_for(type(instance)), self.labels, *scale)
+        problem = self.problem_for(type(instance))
+        data = TrainTensors(self.features, problem, self.labels, *scale, weights=self.weights)
         with seeded(SEED + 1, CPU):
             return instance.fit(candidate, _OnlyData(data), _OnlyTrainer(trainer or self.trainer(type(instance))))
 
@@ -110,10 +114,10 @@ class _OnlyTrainer:
 class _OnlyData:
     """The train split through the contract's two doors."""
 
-    __slots__ = ("_get", "labels", "scale")
+    __slots__ = ("_get", "labels", "scale", "weights")
 
     def __init__(self, data: TrainTensors) -> None:
-        self._get, self.labels, self.scale = data.__getitem__, data.labels, data.scale
+        self._get, self.labels, self.scale, self.weights = data.__getitem__, data.labels, data.scale, data.weights
 
     def __getitem__(self, name: Input) -> Tensor:
         return self._get(name)

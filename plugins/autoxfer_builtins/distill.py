@@ -53,31 +53,35 @@ class Lesson:
     head: nn.Module | None  # of the source, restricted to the target's classes; None = a probe teaches
     n_outputs: int
     answers: Tensor | None = None  # (n_train, n_outputs) the teacher's
+    weights: Tensor | None = None  # (n_train,) how much each example counts
 
     def taught(self, data: TrainData) -> Lesson:
         """Let the teacher answer the train split."""
         features = data[Tap("last")]
         if self.head is not None:
             with torch.no_grad():
-                return replace(self, answers=self.head.to(features.device)(features))
-        weight, bias = fit_head(features, data.labels, self.n_outputs)
-        return replace(self, answers=features @ weight.T + bias)
+                return replace(self, answers=self.head.to(features.device)(features), weights=data.weights)
+        weight, bias = fit_head(features, data.labels, self.n_outputs, data.weights)
+        return replace(self, answers=features @ weight.T + bias, weights=data.weights)
 
     def __call__(self, outputs: Tensor, loss: Tensor, rows: Tensor) -> Tensor:
         """Mix the task's loss with the distance to the teacher."""
         if self.answers is None:
             return loss
-        return (1 - self.weight) * loss + self.weight * self.distance(outputs, self.answers[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return (1 - self.weight) * loss + self.weight * self.distance(outputs, self.answers[rows], weights)
 
-    def distance(self, outputs: Tensor, answers: Tensor) -> Tensor:
-        """How far the student is from its teacher, (batch, n_outputs) both; a mean over the batch."""
-        T = self.temperature
+    def distance(self, outputs: Tensor, answers: Tensor, weights: Tensor | None = None) -> Tensor:
+        """How far the student is from its teacher, (batch, n_outputs) both; a mean over the batch, by weights."""
+        T, counts = self.temperature, 1.0 if weights is None else weights[:, None]
         if self.task == "regression":
-            return functional.mse_loss(outputs, answers)
+            return (counts * functional.mse_loss(outputs, answers, reduction="none")).mean()
         if self.task == "multilabel":
-            return T**2 * functional.binary_cross_entropy_with_logits(outputs / T, (answers / T).sigmoid())
+            cross_entropy = functional.binary_cross_entropy_with_logits
+            return T**2 * (counts * cross_entropy(outputs / T, (answers / T).sigmoid(), reduction="none")).mean()
         student, teacher = (outputs / T).log_softmax(1), (answers / T).log_softmax(1)
-        return T**2 * functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        divergences = functional.kl_div(student, teacher, reduction="none", log_target=True)
+        return T**2 * (counts * divergences).sum() / len(outputs)
 
 
 @final

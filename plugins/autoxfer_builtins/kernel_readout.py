@@ -43,6 +43,7 @@ from autoxfer import (
     Unsupported,
     hookimpl,
     linear_path,
+    weighted_mean,
 )
 
 STEP = 1e-6  # along a direction, whose entries are of order 1
@@ -93,12 +94,12 @@ class Readout(nn.Module):
         self._known: dict[tuple[object, ...], Tensor] | None = None
 
     @torch.no_grad()
-    def prepare(self, x: Tensor, strength: float) -> None:
-        """Take the scales from the train split's activations."""
+    def prepare(self, x: Tensor, strength: float, weights: Tensor | None = None) -> None:
+        """Take the scales from the train split's activations; ``weights`` are ``TrainData.weights``."""
         f, slopes = (torch.cat(parts) for parts in zip(*map(self.tangent, torch.split(x, PART)), strict=True))
-        self.normalise.fit(f)
+        self.normalise.fit(f, weights)
         for place, (values, share) in enumerate([(self.normalise(f), 1.0), (slopes, strength)]):
-            length = (values - values.mean(0)).square().sum(1).mean()
+            length = weighted_mean((values - weighted_mean(values, weights)).square().sum(1), weights)
             self.scale[place] = (share / length.clamp(min=1e-12)).sqrt()
 
     def features(self, x: Tensor) -> Tensor:
@@ -162,10 +163,10 @@ class KernelReadout(Strategy):
         module = candidate.module.to(data.labels.device).eval()
         assert isinstance(module, Readout)
         x = data[candidate.inputs[0]]
-        module.prepare(x, self.strength)
+        module.prepare(x, self.strength, data.weights)
         with torch.no_grad():
             features = torch.cat([module.features(part) for part in torch.split(x, PART)])
-        path = linear_path(features, data.labels, module.head.out_features, self.n_strengths)
+        path = linear_path(features, data.labels, module.head.out_features, self.n_strengths, data.weights)
         states = ((penalty, {"head.weight": weight, "head.bias": bias}) for penalty, weight, bias in path)
         with module.remembering():
             fitted = trainer.choose(candidate, states)

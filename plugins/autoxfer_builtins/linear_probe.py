@@ -105,9 +105,9 @@ class LinearProbe(Strategy):
             for part, each in zip(module.parts, activations, strict=True):
                 normalise = part.get_submodule("normalise")
                 assert isinstance(normalise, Normalise)
-                normalise.fit(part.get_submodule("pool")(each))
+                normalise.fit(part.get_submodule("pool")(each), data.weights)
             features = module.joined(*activations)
-        path = linear_path(features, data.labels, module.head.out_features, self.n_strengths)
+        path = linear_path(features, data.labels, module.head.out_features, self.n_strengths, data.weights)
         states = ((strength, {"head.weight": weight, "head.bias": bias}) for strength, weight, bias in path)
         fitted = trainer.choose(candidate, states)
         return replace(fitted, notes={**fitted.notes, "strength": fitted.notes["chosen"]})

@@ -120,11 +120,12 @@ class Residual(Strategy):
         features = [data[tap] for tap in candidate.inputs[1:]]
         for part, f in zip(module.normalise, features, strict=True):
             assert isinstance(part, Normalise)
-            part.fit(f)
+            part.fit(f, data.weights)
         with torch.no_grad():
             if self.head_first:
                 # Unscaled, the features are those of other trials too; as they grow, the solution shrinks.
-                weight, bias = fit_head(module.joined(*features), data.labels, module.head.out_features)
+                joined = module.joined(*features)
+                weight, bias = fit_head(joined, data.labels, module.head.out_features, data.weights)
                 module.source_head.weight.copy_(weight / module.scale)
                 module.head.bias.copy_(bias)
                 module.head.weight.zero_()

@@ -39,6 +39,7 @@ from autoxfer import (
     Unsupported,
     hookimpl,
     match_classes,
+    weighted_mean,
 )
 
 
@@ -131,9 +132,10 @@ class ZeroShot(Strategy):
         if not self.affine:
             center, spread = data.scale
             return 1 / spread, -center / spread
-        x, y = found - found.mean(0), data.labels.double()
-        slope = (x * y).sum(0) / x.square().sum(0).clamp(min=1e-12)
-        return slope, y.mean(0) - slope * found.mean(0)
+        y, center = data.labels.double(), weighted_mean(found, data.weights)
+        x = (found - center) * (1.0 if data.weights is None else data.weights.double()[:, None])
+        slope = (x * y).sum(0) / (x * (found - center)).sum(0).clamp(min=1e-12)
+        return slope, weighted_mean(y, data.weights) - slope * center
 
 
 def n_answers(source: Source) -> int:
