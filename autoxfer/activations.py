@@ -39,6 +39,7 @@ STALE = 3600.0  # seconds after which what nobody finished writing is swept away
 
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.int64: "I64"}
 _TYPES[torch.uint8] = "U8"
+_MAPPED = {"U8": np.uint8, "F32": np.float32}  # what examples are stored as
 
 
 @final
@@ -65,23 +66,23 @@ class Store:
             return None
         return tensor
 
-    def map(self, key: str) -> NDArray[np.uint8] | None:
-        """Map an entry of pixels, (n, ...), so that its pages can be given back; None where there is none."""
+    def map(self, key: str) -> NDArray[Any] | None:
+        """Map an entry of examples, (n, ...), so that its pages can be given back; None where there is none."""
         path = self._path(key)
         try:
             with path.open("rb") as handle:
                 (length,) = struct.unpack("<Q", handle.read(8))
                 length = min(length, path.stat().st_size)  # of a damaged file anything
-                shape = tuple(json.loads(handle.read(length))["activation"]["shape"])
+                entry = json.loads(handle.read(length))["activation"]
             # A private copy of each page that is written to: none is, and torch takes no array that could not be.
-            pixels = np.memmap(path, np.uint8, "c", 8 + length, shape)
+            found = np.memmap(path, _MAPPED[entry["dtype"]], "c", 8 + length, tuple(entry["shape"]))
             os.utime(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, struct.error):
             path.unlink(missing_ok=True)
             return None
-        return np.asarray(pixels)
+        return np.asarray(found)
 
     def write(self, key: str, parts: Iterable[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:
         """Write the parts of an entry of ``shape`` one after the other and map it; None where there is no room."""

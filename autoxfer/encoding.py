@@ -13,12 +13,13 @@ from autoxfer.dataset import Schema
 from autoxfer.errors import InputError
 
 
-def encode(schema: Schema, raw: Any, where: str = "input") -> NDArray[Any]:
+def encode(schema: Schema, raw: Any, where: str = "input", first: int = 0) -> NDArray[Any]:
     """Turn examples into stored form: (n, *schema.shape) of schema.dtype.
 
     Images are whole numbers 0..255; a table, or texts beside one, is a DataFrame, a mapping of columns, a list of
     mappings or of rows. A category that the schema does not know is missing, NaN. Texts are a list, an array, or a
-    table with their columns; several are joined in their order. Raises InputError on anything that does not fit.
+    table with their columns; several are joined in their order. Raises InputError on anything that does not fit; of
+    arrays that come in pieces an error counts from ``first``, the piece's first example.
     """
     if schema.modality == "text":
         return _ids(schema, _texts(schema, raw, where))
@@ -37,7 +38,7 @@ def encode(schema: Schema, raw: Any, where: str = "input") -> NDArray[Any]:
         raise InputError(f"a batch of shape (n, {', '.join(map(str, schema.shape))})", f"shape {array.shape}", where)
     if array.shape[0] == 0:
         raise InputError("at least one example", "none", where)
-    return _pixels(array, where) if schema.modality == "image" else _finite(array, where)
+    return _pixels(array, where) if schema.modality == "image" else _finite(array, where, first)
 
 
 def beside(schema: Schema, texts: Sequence[str], table: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,12 +100,12 @@ def _pixels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
-def _finite(array: NDArray[Any], where: str) -> NDArray[np.float32]:
+def _finite(array: NDArray[Any], where: str, first: int = 0) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(array, dtype=np.float32)
     bad = ~np.isfinite(single).reshape(len(single), -1).all(axis=1)
     if bad.any():
-        raise InputError("finite numbers", f"NaN or infinity in example {int(bad.argmax())}", where)
+        raise InputError("finite numbers", f"NaN or infinity in example {first + int(bad.argmax())}", where)
     return single
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoxfer.arrayfiles import Archive, slices
 from autoxfer.dataset import Schema
 from autoxfer.errors import InputError
 from autoxfer.pictures import SUFFIXES, UnreadableError, decode, path_columns, quietly
 
 TABLES = (".csv", ".parquet")
+AT_ONCE = 256  # examples that are predicted at a time: the last bits depend on it
 ARRAY_KEYS = ("images", "features", "test_images", "test_features")
 
 
-def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Any]:
-    """Read what is to be predicted: how to name each example, and the examples as ``encode`` takes them.
+def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Iterator[Any]]:
+    """Read what is to be predicted: how to name each example, and the examples as ``encode`` takes them, in pieces.
 
+    Images and arrays are read where they are asked for, ``AT_ONCE`` or a multiple of it in each piece but the last.
     Raises InputError: no such file, a kind of file that does not hold such examples, one that cannot be read.
     """
     if not path.exists():
@@ -31,18 +34,18 @@ def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Any
         files = sorted(_images(path)) if path.is_dir() else _listed(path, suffix) if suffix in TABLES else [path]
         if not files:
             raise InputError(f"images ({', '.join(SUFFIXES)})", "none", str(path))
-        return [{"file": str(file)} for file in files], np.stack([_read_image(schema, file) for file in files])
+        return [{"file": str(file)} for file in files], _read_images(schema, files)
     if schema.table_columns or len(schema.text_columns) > 1:
         if suffix not in TABLES:
             raise InputError("a .csv or .parquet file", _kind(path), str(path))
         table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
-        return _rows(len(next(iter(table.values()), ()))), table
+        return _rows(len(next(iter(table.values()), ()))), iter([table])
     if schema.modality == "text" and suffix in (*TABLES, ".txt"):
         texts = _read_lines(path) if suffix == ".txt" else _column(schema, path, suffix)
-        return _rows(len(texts)), texts
+        return _rows(len(texts)), iter([texts])
     if schema.modality in ("image", "vector") and suffix in (".npz", ".npy"):
-        array = _read_array(path)
-        return _rows(len(array) if array.ndim else 0), array
+        shape, blocks = _array_in(path)
+        return _rows(shape[0] if shape else 0), blocks
     kinds = {"image": "a .npz or .npy file, an image, a folder of images or a table of their paths"}
     kinds["text"] = "a .csv or .parquet file, or a .txt file with a text in every line"
     raise InputError(kinds.get(schema.modality, "a .npz or .npy file"), _kind(path), str(path))
@@ -88,6 +91,11 @@ def _listed(path: Path, suffix: str) -> list[Path]:
     return [path.parent / str(value).strip() for value in table[columns[0]]]
 
 
+def _read_images(schema: Schema, files: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(files), AT_ONCE):
+        yield np.stack([_read_image(schema, file) for file in files[start : start + AT_ONCE]])
+
+
 def _read_image(schema: Schema, path: Path) -> NDArray[np.uint8]:
     """Decode one image upright, grey or in colour as the schema's images are, cut to their size."""
     height, width, *channels = schema.shape
@@ -98,19 +106,27 @@ def _read_image(schema: Schema, path: Path) -> NDArray[np.uint8]:
         raise InputError("an image that can be read", str(error), str(path)) from error
 
 
-def _read_array(path: Path) -> NDArray[Any]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            for key in ARRAY_KEYS:
-                if key in loaded:
-                    return np.asarray(loaded[key])
-            found = ", ".join(loaded) or "nothing"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError("a numpy file without Python objects", str(error), str(path)) from error
-    raise InputError(f"one of the keys {', '.join(ARRAY_KEYS)}", found, str(path))
+def _array_in(path: Path) -> tuple[tuple[int, ...], Iterator[NDArray[Any]]]:
+    """Find the array that holds examples: its shape, and its blocks. Raises InputError."""
+    if path.suffix.lower() == ".npy":
+        try:
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError("a numpy file without Python objects", str(error), str(path)) from error
+        if isinstance(array, np.ndarray):
+            return array.shape, slices(array, AT_ONCE)
+        array.close()  # a .npz by another name
+    archive = Archive(path, str(path))
+    key = next((key for key in ARRAY_KEYS if key in archive.members), None)
+    if key is None:
+        found = ", ".join(archive.members) or "nothing"
+        raise InputError(f"one of the keys {', '.join(ARRAY_KEYS)}", found, str(path))
+    return archive.members[key].shape, _closing(archive, key)
+
+
+def _closing(archive: Archive, key: str) -> Iterator[NDArray[Any]]:
+    with archive:
+        yield from archive.blocks(key, AT_ONCE)
 
 
 def _read_csv(path: Path) -> Mapping[str, Any]:

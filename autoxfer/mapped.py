@@ -21,13 +21,13 @@ CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def most_bytes() -> float:
-    """Say how many bytes of decoded images are held in memory: AUTOXFER_MEMORY_GB, or a quarter of all there is.
+    """Say how many bytes of examples are held in memory: AUTOXFER_MEMORY_GB, or a quarter of all there is.
 
     Raises InputError where the variable is no number.
     """
     text = os.environ.get("AUTOXFER_MEMORY_GB", "")
     try:
-        bound = float(text) * 1e9 if text else SHARE * _memory()
+        bound = float(text) * 1e9 if text else SHARE * all_bytes()
         if not 0 < bound <= math.inf:
             raise ValueError
     except ValueError:
@@ -35,7 +35,7 @@ def most_bytes() -> float:
     return bound
 
 
-def _memory() -> float:
+def all_bytes() -> float:
     """Bytes of memory that this process may take at most: the machine's, or its container's."""
     found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
     for path in CGROUPS:

@@ -20,6 +20,7 @@ from autoxfer.records import Forecast
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import Setting, prepare
 from autoxfer.strategy import Raw, Tap
+from autoxfer.streaming import OnDisk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,7 +149,8 @@ def check_data(setting: Setting) -> datacheck.Check:
     features: dict[str, Callable[[], Tensor]] = {
         f"source {name}": partial(setting.features.whole, Tap("last", name), "train") for name in setting.sources
     }
-    if setting.dataset.schema.modality != "text" and math.prod(setting.dataset.schema.shape) <= NARROW:
+    known = setting.dataset.schema.modality != "text" and not isinstance(setting.features.stored("train"), OnDisk)
+    if known and math.prod(setting.dataset.schema.shape) <= NARROW:
         n_words = setting.features.preparation.n_words  # which are names, not numbers
         name = "the columns" if n_words else "the inputs"
         features[name] = lambda: setting.features.whole(Raw(), "train").flatten(1)[:, n_words:]

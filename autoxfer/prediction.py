@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from autoxfer.dataset import Schema
 from autoxfer.errors import InputError
-from autoxfer.inputfile import read_examples
+from autoxfer.inputfile import AT_ONCE, read_examples
 from autoxfer.preparation import encode
 from autoxfer.winnerfiles import DESCRIPTION, load_program, read_description, read_schema
 
-BATCH = 256
 SEPARATOR = ";"  # between the labels of one example, in files
 
 
@@ -73,13 +72,13 @@ class Predictor:
             tuple(name for name, value in zip(self.classes, row, strict=True) if value >= 0.5) for row in probabilities
         ]
 
-    def outputs(self, x: Any, where: str = "input") -> NDArray[np.float64]:
-        """Give probabilities (n, classes or labels) or predictions (n, outputs); ``where`` is for an error."""
-        stored = encode(self.schema, x, where)
+    def outputs(self, x: Any, where: str = "input", first: int = 0) -> NDArray[np.float64]:
+        """Give probabilities (n, classes or labels) or predictions (n, outputs); the rest is for an error."""
+        stored = encode(self.schema, x, where, first)
         with torch.inference_mode():
             parts = [
-                self.program(torch.from_numpy(np.ascontiguousarray(stored[start : start + BATCH])))
-                for start in range(0, len(stored), BATCH)
+                self.program(torch.from_numpy(np.ascontiguousarray(stored[start : start + AT_ONCE])))
+                for start in range(0, len(stored), AT_ONCE)
             ]
         return torch.cat(parts).double().numpy()
 
@@ -112,8 +111,11 @@ def predict_file(predictor: Predictor, path: str | Path) -> list[dict[str, Any]]
     Of several labels the predicted ones in one text, and the probability of each; of several numbers each by its name.
     Takes .npz, .npy, .csv, .parquet, an image, or a folder of images.
     """
-    names, examples = read_examples(predictor.schema, Path(path))
-    outputs = predictor.outputs(examples, str(path))
+    names, pieces = read_examples(predictor.schema, Path(path))
+    parts: list[NDArray[np.float64]] = []
+    for piece in pieces:
+        parts.append(predictor.outputs(piece, str(path), sum(map(len, parts))))
+    outputs = np.concatenate(parts)
     if predictor.schema.task == "multilabel":
         return [
             {**name, "prediction": SEPARATOR.join(labels), **_named("probability", predictor.classes, row)}

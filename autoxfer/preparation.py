@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -174,6 +175,8 @@ def prepare(schema: Schema, train_examples: NDArray[Any] | OnDisk) -> Preparatio
         mean, deviation = _pixel_statistics(train_examples)
         height, width = schema.shape[:2]
         return Preparation(unpack, Standardise(mean, deviation), (len(mean), height, width))
+    if schema.modality == "vector":
+        return Preparation(Unpack(schema), Standardise(*_column_statistics(train_examples)), train_examples.shape[1:])
     if isinstance(train_examples, OnDisk):
         train_examples = train_examples.read(slice(None))
     n_ids, names = schema.n_ids, schema.natural_columns
@@ -185,6 +188,21 @@ def prepare(schema: Schema, train_examples: NDArray[Any] | OnDisk) -> Preparatio
         return Preparation(unpack, standardise, natural.shape[1:], columns=names)
     raw = Beside(schema.tokenizers[0].length, n_ids, standardise)
     return Preparation(unpack, raw, tuple(stored.shape[1:]), schema.tokenizers, names)
+
+
+def _column_statistics(stored: NDArray[Any] | OnDisk) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation of each column, (D,) each, in pieces that are the same in memory and on disk."""
+    at_once = max(1, CHUNK // stored.shape[1])
+
+    def natural() -> Iterator[NDArray[np.float64]]:
+        for start in range(0, len(stored), at_once):
+            rows = slice(start, start + at_once)
+            part = stored.read(rows) if isinstance(stored, OnDisk) else stored[rows]
+            yield part.astype(np.float64)
+
+    mean = sum(part.sum(axis=0) for part in natural()) / len(stored)
+    variance = sum(np.square(part - mean).sum(axis=0) for part in natural()) / len(stored)
+    return mean, np.sqrt(variance)
 
 
 def _medians(stored: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -158,13 +158,18 @@ def _copies(dataset: Dataset) -> tuple[Rows, list[str]]:
 
 def _contents(dataset: Dataset) -> Iterator[bytes | memoryview]:
     """Give what is equal where two examples are."""
-    stored = dataset.examples + np.float32(0) if dataset.schema.dtype == "float32" else dataset.examples  # -0.0 is 0.0
     if dataset.schema.dtype == "str":
-        yield from (text.encode() for text in stored.tolist())
-    elif dataset.texts is None:
-        yield from (np.ascontiguousarray(row).data for piece in pieces(stored) for row in piece)
+        yield from (text.encode() for text in dataset.examples.tolist())
+        return
+    rows = (row for piece in pieces(dataset.examples) for row in _one_zero(piece))
+    if dataset.texts is None:
+        yield from (np.ascontiguousarray(row).data for row in rows)
     else:
-        yield from (row.tobytes() + text.encode() for row, text in zip(stored, dataset.texts.tolist(), strict=True))
+        yield from (row.tobytes() + text.encode() for row, text in zip(rows, dataset.texts.tolist(), strict=True))
+
+
+def _one_zero(piece: NDArray[Any]) -> NDArray[Any]:
+    return piece + np.float32(0) if piece.dtype == np.float32 else piece  # -0.0 is 0.0
 
 
 def _tied(copies: Rows, groups: Rows, warnings: list[str]) -> Rows:

@@ -219,7 +219,7 @@ def test_a_table_is_predicted_from_csv_and_parquet_alike(table: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npz", b"PK", "a numpy file without Python objects"),
+        ("a.npz", b"PK", "a .npz file as numpy.savez writes it"),
         ("a.npy", b"", "a numpy file without Python objects"),
         ("a.png", b"no image", "an image that can be read"),
         ("a.csv", b"age,town\n1,Ulm\n", "one column of image files"),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer.dataset import Dataset
+from autoxfer.mapped import give_back, mapping
 from autoxfer.records import derive_seed
 from autoxfer.splitting import Rows
 
@@ -95,13 +96,14 @@ def columns_tell(dataset: Dataset, train: Rows, seed: int = 0) -> dict[str, floa
     if dataset.schema.modality not in MODALITIES:
         return {}
     rng = np.random.default_rng(derive_seed(seed, "check"))
-    rows = train if len(train) <= ENOUGH else np.sort(rng.choice(train, ENOUGH, replace=False))
+    rows = _some(train, ENOUGH, rng)
     labels, n_classes = dataset.labels[rows], len(dataset.schema.classes)
     of = tells
     if labels.ndim == 2:
         labels, n_classes, of = labels[:, :MOST_OUTPUTS], 2 if n_classes else 0, most_tells
+    examples = dataset.examples[rows]
     return {
-        name: of(dataset.examples[rows, index].astype(np.float64), labels, n_classes, rng, categorical=categorical)
+        name: of(examples[:, index].astype(np.float64), labels, n_classes, rng, categorical=categorical)
         for index, (name, categorical) in enumerate(_columns(dataset))
     }
 
@@ -127,9 +129,17 @@ def near_constant(dataset: Dataset, train: Rows) -> dict[str, float]:
     """Find the columns that are nearly the same everywhere, with the share of their most frequent value."""
     if dataset.schema.modality not in MODALITIES:
         return {}
-    found = {}
+    examples, found = dataset.examples, {}
+    if mapping(examples) is not None:  # all of it does not fit
+        train = _some(train, ENOUGH, np.random.default_rng(0))
+        examples, train = examples[train], np.arange(len(train))
     for index, (name, _) in enumerate(_columns(dataset)):
-        counts = np.unique(dataset.examples[train, index], return_counts=True)[1]  # NaN counts as one value
+        counts = np.unique(examples[train, index], return_counts=True)[1]  # NaN counts as one value
         if counts.max() >= ALIKE * len(train):
             found[name] = float(counts.max() / len(train))
+    give_back(dataset.examples)
     return found
+
+
+def _some(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

@@ -6,13 +6,15 @@ X reads the key X, with the same prefixes: which examples belong together; so do
 
 Labels (n, k) are several for each example: whole numbers or booleans, all 0 or 1, whether each of k labels is true;
 fractions k numbers. ``class_names`` names the labels, ``target_names`` the numbers.
+
+Examples are read block by block; those that memory cannot hold go into a file of the cache, and are read from there.
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Mapping
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -21,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import Dataset, DatasetReader, DataSpec, InputError, Schema, encode, hookimpl
+from autoxfer.arrayfiles import Archive, Member
+from autoxfer.keeping import keep
 from autoxfer_builtins.reading import (
     PARTS,
     Answers,
@@ -37,7 +41,6 @@ from autoxfer_builtins.reading import (
 )
 
 EXAMPLES = ("images", "features")
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @final
@@ -51,57 +54,64 @@ class NpzReader(DatasetReader):
         return spec.location.lower().endswith(".npz")
 
     def read(self, spec: DataSpec) -> Dataset:
-        """Read all arrays. Raises InputError on what is missing, ragged, not numeric or not finite."""
+        """Read all that is asked for. Raises InputError on what is missing, ragged, not numeric or not finite."""
         path = locate(spec)
         if spec.ignore:
             raise InputError("no columns to ignore: arrays have none by name", ", ".join(spec.ignore), "task.ignore")
-        arrays = _load(path)
-        kind, target = _keys(arrays, spec, path.name)
-        prefixes = [prefix for prefix in ("", *(f"{part}_" for part in PARTS)) if prefix + kind in arrays]
-        examples, labels, parts, start = [], [], {}, 0
-        for prefix in prefixes:
-            x, y = _pair(arrays, prefix + kind, prefix + target, path.name)
-            examples.append(x)
-            labels.append(y)
-            if prefix:
-                parts[prefix[:-1]] = np.arange(start, start + len(x))
-            start += len(x)
-        _check_alike(examples, [prefix + kind for prefix in prefixes], path.name)
-        beside = {
-            what: _beside(arrays, (what, key), (kind, target), prefixes, path.name)
-            for what, key in (("group", spec.group), ("time", spec.time), ("weight", spec.weight))
-            if key is not None
-        }
-        names = _names(arrays, target)
-        _check_alike(labels, [prefix + target for prefix in prefixes], path.name, what="labels of one shape")
-        answers = _labelled(np.concatenate(labels), names, spec, f"{path.name}: {target}")
-        dataset = _dataset(path, np.concatenate(examples), answers, parts)
-        return replace(
-            dataset,
-            warnings=tuple(matrix_warnings(answers, spec)),
-            groups=group_codes(*beside["group"]) if "group" in beside else None,
-            times=moments(*beside["time"]) if "time" in beside else None,
-            weights=weigh(*beside["weight"]) if "weight" in beside else None,
-        )
+        with Archive(path) as archive:
+            return _read(_Arrays(archive), spec, path)
 
 
-def _load(path: Path) -> Arrays:
-    """Read every array. Raises InputError: no npz, cut short, or arrays of Python objects."""
-    try:
-        if not zipfile.is_zipfile(path):  # numpy takes anything else for a pickle
-            raise zipfile.BadZipFile
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, AttributeError, TypeError, RuntimeError, MemoryError):
-        raise InputError(
-            "a .npz file as numpy.savez writes it", "a file that cannot be read as one", path.name
-        ) from None
-    except ValueError as error:
-        kind = "arrays of Python objects" if "allow_pickle" in str(error) or "bject" in str(error) else str(error)
-        raise InputError("arrays of numbers or strings (no pickle)", kind, path.name) from None
+@final
+class _Arrays(Mapping[str, NDArray[Any]]):
+    """The arrays of a file, each read where it is asked for."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        if key not in self.archive.members:
+            raise KeyError(key)
+        return self.archive.read(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.archive.members)
+
+    def __len__(self) -> int:
+        return len(self.archive.members)
 
 
-def _keys(arrays: Arrays, spec: DataSpec, where: str) -> tuple[str, str]:
+def _read(arrays: _Arrays, spec: DataSpec, path: Path) -> Dataset:
+    kind, target = _keys(arrays, spec, path.name)
+    prefixes = [prefix for prefix in ("", *(f"{part}_" for part in PARTS)) if prefix + kind in arrays]
+    examples, labels, parts, start = [], [], {}, 0
+    for prefix in prefixes:
+        x, y = _pair(arrays, prefix + kind, prefix + target, path.name)
+        examples.append(x)
+        labels.append(y)
+        if prefix:
+            parts[prefix[:-1]] = np.arange(start, start + len(x))
+        start += len(x)
+    _check_alike(examples, [prefix + kind for prefix in prefixes], path.name)
+    beside = {
+        what: _beside(arrays, (what, key), (kind, target), prefixes, path.name)
+        for what, key in (("group", spec.group), ("time", spec.time), ("weight", spec.weight))
+        if key is not None
+    }
+    names = _names(arrays, target)
+    _check_alike(labels, [prefix + target for prefix in prefixes], path.name, what="labels of one shape")
+    answers = _labelled(np.concatenate(labels), names, spec, f"{path.name}: {target}")
+    dataset = _dataset(arrays.archive, examples, answers, parts)
+    return replace(
+        dataset,
+        warnings=(*matrix_warnings(answers, spec), *dataset.warnings),
+        groups=group_codes(*beside["group"]) if "group" in beside else None,
+        times=moments(*beside["time"]) if "time" in beside else None,
+        weights=weigh(*beside["weight"]) if "weight" in beside else None,
+    )
+
+
+def _keys(arrays: _Arrays, spec: DataSpec, where: str) -> tuple[str, str]:
     """Find which key holds examples and which labels, both without prefix."""
     bare = {_bare(key) for key in arrays}
     kind = next((name for name in EXAMPLES if name in bare), None)
@@ -124,17 +134,18 @@ def _bare(key: str) -> str:
     return key if part is None else key.removeprefix(f"{part}_")
 
 
-def _pair(arrays: Arrays, kind: str, target: str, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def _pair(arrays: _Arrays, kind: str, target: str, where: str) -> tuple[Member, NDArray[Any]]:
     """Take one part's examples and labels. Raises InputError where they do not go together."""
     if target not in arrays:
         raise InputError(f"the key {target} beside {kind}", f"the keys {', '.join(arrays)}", where)
-    x, y = arrays[kind], arrays[target]
+    x, y = arrays.archive.members[kind], arrays[target]
+    shape = y.shape
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim not in (1, 2) or 0 in y.shape[1:]:
         expected = f"{target} of shape (n,), or (n, k) with several labels or numbers for each example"
-        raise InputError(expected, f"shape {arrays[target].shape}", where)
-    if x.ndim == 0 or len(x) != len(y):
+        raise InputError(expected, f"shape {shape}", where)
+    if not x.shape or len(x) != len(y):
         raise InputError(f"as many {target} as {kind}", f"{x.shape} and {y.shape}", where)
     if len(x) == 0:
         raise InputError(f"at least one example in {kind}", "none", where)
@@ -142,7 +153,7 @@ def _pair(arrays: Arrays, kind: str, target: str, where: str) -> tuple[NDArray[A
 
 
 def _beside(
-    arrays: Arrays, wanted: tuple[str, str], used: tuple[str, str], prefixes: list[str], where: str
+    arrays: _Arrays, wanted: tuple[str, str], used: tuple[str, str], prefixes: list[str], where: str
 ) -> tuple[list[Any], str]:
     """Read a group, time or weight of every example, over all parts, and where it stood. Raises InputError."""
     what, name = wanted
@@ -154,14 +165,14 @@ def _beside(
         key, beside = prefix + name, prefix + used[0]
         if key not in arrays:
             raise InputError(f"the key {key} beside {beside}", f"the keys {', '.join(arrays)}", f"task.{what}")
-        n = len(arrays[beside])
-        if arrays[key].shape not in ((n,), (n, 1)):
-            raise InputError(f"{key} of shape ({n},), one for each example", f"shape {arrays[key].shape}", where)
-        values += list(map(str, arrays[key].ravel())) if arrays[key].dtype.kind == "M" else arrays[key].ravel().tolist()
+        n, found = len(arrays.archive.members[beside]), arrays[key]
+        if found.shape not in ((n,), (n, 1)):
+            raise InputError(f"{key} of shape ({n},), one for each example", f"shape {found.shape}", where)
+        values += list(map(str, found.ravel())) if found.dtype.kind == "M" else found.ravel().tolist()
     return values, f"{where}: {name}"
 
 
-def _check_alike(arrays: list[NDArray[Any]], keys: list[str], where: str, what: str = "") -> None:
+def _check_alike(arrays: Sequence[Member | NDArray[Any]], keys: list[str], where: str, what: str = "") -> None:
     """Refuse parts whose examples differ in shape or type, or whose labels differ in shape. Raises InputError."""
     for key, array in zip(keys, arrays, strict=True):
         if array.shape[1:] != arrays[0].shape[1:] or (not what and array.dtype != arrays[0].dtype):
@@ -169,7 +180,7 @@ def _check_alike(arrays: list[NDArray[Any]], keys: list[str], where: str, what: 
             raise InputError(f"{what or 'examples of one shape and type'} in {keys[0]} and {key}", found, where)
 
 
-def _names(arrays: Arrays, target: str) -> tuple[str, ...]:
+def _names(arrays: _Arrays, target: str) -> tuple[str, ...]:
     """Find the names of the target's classes, labels or numbers; none where the file does not say."""
     keys = ("class_names", "target_names") if target == "labels" else (f"{target}_names",)
     found = next((arrays[key] for key in keys if key in arrays), None)
@@ -206,18 +217,30 @@ def _several(labels: NDArray[Any], names: tuple[str, ...], spec: DataSpec, targe
     return Answers(labels.astype(np.float32), "multilabel", names, target)
 
 
-def _dataset(path: Path, x: NDArray[Any], answers: Answers, parts: Mapping[str, Any]) -> Dataset:
-    """Tell images from vectors by their axes, and check what they hold."""
-    if x.ndim == 2:
-        schema = answers.describe(Schema("vector", answers.task, x.shape[1:], "float32"))
-    elif x.ndim == 3 or (x.ndim == 4 and x.shape[3] in (1, 3)):
-        schema = answers.describe(Schema("image", answers.task, x.shape[1:], "uint8"))
+def _dataset(archive: Archive, members: Sequence[Member], answers: Answers, parts: Mapping[str, Any]) -> Dataset:
+    """Tell images from vectors by their axes, and check what they hold, a block at a time."""
+    path, shape = archive.path, (sum(map(len, members)), *members[0].shape[1:])
+    if len(shape) == 2:
+        schema = answers.describe(Schema("vector", answers.task, shape[1:], "float32"))
+    elif len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)):
+        schema = answers.describe(Schema("image", answers.task, shape[1:], "uint8"))
     else:
         expected = "images (n, height, width), or with 1 or 3 channels last; or vectors (n, width)"
-        raise InputError(expected, f"shape {x.shape}", path.name)
-    if 0 in x.shape:
-        raise InputError("examples with something in them", f"shape {x.shape}", path.name)
-    return Dataset(path.stem, schema, encode(schema, x, path.name), answers.y, dict(parts))
+        raise InputError(expected, f"shape {shape}", path.name)
+    if 0 in shape:
+        raise InputError("examples with something in them", f"shape {shape}", path.name)
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        first = 0
+        for block in itertools.chain.from_iterable(archive.blocks(member.key) for member in members):
+            yield encode(schema, block, path.name, first)
+            first += len(block)
+
+    def key() -> str:
+        return hashlib.sha256(f"{archive.fingerprint()} {[each.key for each in members]}".encode()).hexdigest()[:40]
+
+    examples, warnings = keep(key, shape, np.dtype(schema.dtype), blocks, path.name)
+    return Dataset(path.stem, schema, examples, answers.y, dict(parts), warnings)
 
 
 @hookimpl
