@@ -107,6 +107,7 @@ class LinearModel(nn.Linear):
 
     def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Solve for a path of penalties and let the tune split choose."""
+        data = data.sample(candidate.inputs[0])
         path = linear_path(data[candidate.inputs[0]], data.labels, self.out_features, weights=data.weights)
         return trainer.choose(candidate, ((s, {"weight": weight, "bias": bias}) for s, weight, bias in path))
 

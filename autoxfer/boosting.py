@@ -119,6 +119,7 @@ class Trees(nn.Module):
 
     def solve(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
         """Boost with the architecture's own settings and with some drawn ones; the tune split chooses when to stop."""
+        data = data.sample(Raw())
         x = data[Raw()].double().cpu().numpy()
         weights = None if data.weights is None else data.weights.cpu().numpy()
         try:

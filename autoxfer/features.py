@@ -5,6 +5,7 @@ The three ways share one module, ``Reader``, so that they cannot drift apart.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 BATCH = 256  # examples at a time where nothing is trained; on a CPU
 BATCH_CPU = 64  # is faster by a quarter: its caches hold the maps
 CACHE_BYTES = 2 << 30  # an input larger than this is mapped from disk, or computed batch by batch
+COPIES = 8  # of an input that solving for it may make, some in float64
+FEWEST = 100  # examples that are solved for, however small the memory
 STORED_BYTES = 1 << 18  # an activation smaller than this is not worth a file
 
 
@@ -154,6 +157,21 @@ class Features:
             return kept[rows.to(kept.device)].to(self.device)
         with torch.no_grad():
             return self._read(self.reader((name,)), self._unpack(self._stored[split][rows.to(self.device)]))[0]
+
+    def sampled(self, names: Sequence[Input], split: str, labels: Tensor) -> Tensor | None:
+        """Choose rows whose inputs memory bears, with every class among them; None where that is all of them."""
+        if not isinstance(self._stored[split], OnDisk):
+            return None
+        row_bytes = sum(self._sample(name, split)[:1].nbytes for name in names)
+        n = max(FEWEST, int(most_bytes() / COPIES / row_bytes))
+        if n >= len(labels):
+            return None
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+        chosen = order[:n]
+        if labels.dim() == 1 and not labels.is_floating_point():
+            first = np.unique(labels.cpu()[order].numpy(), return_index=True)[1]
+            chosen = torch.cat([order[torch.from_numpy(first)], chosen])
+        return torch.from_numpy(np.unique(chosen.numpy()))
 
     def stored(self, split: str) -> Stored:
         """Give the examples of a split as they are stored, on the device."""
@@ -307,9 +325,25 @@ class TrainTensors:
         self._problem = problem
         self._labels, self._weights = labels, weights
         self._scale = center, spread  # of a regression's labels: numbers, or one for each output
+        self._rows: Tensor | None = None  # of the train split; None = all
 
     def __getitem__(self, name: Input) -> Tensor:
-        return self._features.whole(resolve(name, self._problem), "train")
+        found = resolve(name, self._problem)
+        if self._rows is None:
+            return self._features.whole(found, "train")
+        return torch.cat([self._features.some(found, "train", part) for part in torch.split(self._rows, BATCH)])
+
+    def sample(self, *names: Input) -> TrainTensors:
+        """Restrict it to as many examples as memory bears in these inputs: all, unless the examples lie on disk."""
+        rows = self._features.sampled([resolve(name, self._problem) for name in names], "train", self._labels)
+        if rows is None:
+            return self
+        some = copy.copy(self)
+        some._rows, some._labels = rows, self._labels[rows.to(self._labels.device)]
+        if self._weights is not None:
+            weights = self._weights[rows.to(self._weights.device)]
+            some._weights = weights / weights.mean().clamp(min=1e-12)
+        return some
 
     @property
     def labels(self) -> Tensor:

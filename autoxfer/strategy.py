@@ -120,6 +120,9 @@ class TrainData(Protocol):
     def __getitem__(self, name: Input) -> Tensor:
         """Give the whole split's tensor for one input: (n_train, ...). Taps are computed once in a run."""
 
+    def sample(self, *names: Input) -> TrainData:
+        """Restrict it to as many examples as memory bears in these inputs: all, unless the examples lie on disk."""
+
     @property
     def labels(self) -> Tensor:
         """(n_train,) int64 classes, (n_train, k) float32 labels 0/1, or (n_train, outputs) float32 standardised."""

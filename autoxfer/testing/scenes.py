@@ -122,6 +122,9 @@ class _OnlyData:
     def __getitem__(self, name: Input) -> Tensor:
         return self._get(name)
 
+    def sample(self, *names: Input) -> _OnlyData:
+        return self
+
 
 @cache
 def scene(modality: Modality, task: Task, n_sources: int = 1, n_numbers: int = 1) -> Scene:

@@ -129,8 +129,8 @@ class Residual(Strategy):
                 module.source_head.weight.copy_(weight / module.scale)
                 module.head.bias.copy_(bias)
                 module.head.weight.zero_()
-        fitted = trainer.run(candidate)
-        return replace(fitted, notes={**fitted.notes, **_shares(module, [data[name] for name in candidate.inputs])})
+        fitted, some = trainer.run(candidate), data.sample(*candidate.inputs)
+        return replace(fitted, notes={**fitted.notes, **_shares(module, [some[name] for name in candidate.inputs])})
 
 
 def _components(problem: Problem) -> list[int]:
@@ -142,7 +142,7 @@ def _components(problem: Problem) -> list[int]:
 
 @torch.no_grad()
 def _shares(module: Integrated, inputs: Sequence[Tensor]) -> dict[str, float]:
-    """Mean length of v' f and of w' h over the train split."""
+    """Mean length of v' f and of w' h over the train split, or over what memory bears of it."""
     module.eval()
     lengths = []
     for batch in zip(*(torch.split(tensor, 256) for tensor in inputs), strict=True):
