@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from autoxfer_builtins.adapters import Adapters
+from autoxfer_builtins.adapters import MOST, Adapter, Adapters, places as adapted
 from autoxfer_builtins.fine_tune import FREE, FROZEN, FineTune
 from autoxfer_builtins.linear_probe import LinearProbe
 from autoxfer_builtins.lora import LoRA, LowRank, LowRankMatrix, adaptable, projections
@@ -24,6 +24,7 @@ from autoxfer.building import start_head
 from autoxfer.features import TrainTensors
 from autoxfer.linear import fit_head, strength_grid
 from autoxfer.scoring import Choice
+from autoxfer.source import Source
 from autoxfer.strategy import Candidate, Group, Strategy, Tap
 from autoxfer.testing.scenes import N_TUNE, Scene, scene
 from autoxfer.training import GradientTrainer
@@ -175,6 +176,33 @@ def test_before_the_first_step_the_features_are_the_sources_own(strategy: type[A
     torch.testing.assert_close(suffix(candidate), whole(IMAGES, "last", "train"), rtol=1e-4, atol=1e-5)
     late = candidate.inputs != IMAGES.build(strategy(blocks="all")).inputs
     assert late == (blocks == "late")
+
+
+@pytest.mark.parametrize(("depth", "n"), [(9, 10), (16, MOST), (50, MOST)])
+def test_a_deep_network_gets_some_adapters_evenly(depth: int, n: int) -> None:
+    blocks = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(depth)]
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    source = Source.from_network("deep", lambda: network, network, input_shape=(3, 8, 8))
+    assert len(source.taps) == depth + 2
+    candidate = Adapters().build(replace(IMAGES.problem, sources=(source,)))
+    assert sum(isinstance(part, Adapter) for part in candidate.module.modules()) == n
+    places = [source.taps.index(tap) for tap in adapted(source)]
+    assert (places[-1], len(places)) == (depth + 1, n)
+    assert np.ptp(np.diff(places[:-1])) <= 1  # the last is a stage's end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "stages"), [("resnet152", 4), ("vit_tiny_patch16_224", 11)])
+def test_a_published_deep_network_is_adapted_where_its_stages_end(name: str, stages: int) -> None:
+    timm = pytest.importorskip("timm")
+    deep = {"depth": 32, "img_size": 64} if name.startswith("vit") else {}
+    network = timm.create_model(name, pretrained=False, num_classes=0, **deep)
+    source = Source.from_network("deep", lambda: network, network, input_shape=(3, 64, 64))
+    places = adapted(source)
+    assert len(source.taps) > 2 * len(places)
+    assert len(places) == MOST
+    assert set(source.stages) <= set(places)
+    assert len(source.stages) > stages
 
 
 @pytest.mark.parametrize("strategy", [Adapters, LoRA])

@@ -4,8 +4,9 @@ Houlsby et al., "Parameter-efficient transfer learning for NLP", ICML 2019, http
 
     x + W_up gelu(W_down x),        W_up = 0 at the start
 
-Differs from the paper: behind every block of any network (1x1 convolutions where activations are maps), normalisation
-layers stay frozen, and the head is fitted first, so that training starts at the linear probe.
+Differs from the paper: behind every block of any network (1x1 convolutions where activations are maps), or behind the
+ends of the stages and some blocks between them where there are very many; normalisation layers stay frozen, and the
+head is fitted first, so that training starts at the linear probe.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from autoxfer import (
     OnTokens,
     Problem,
     Recipe,
+    Source,
     Strategy,
     Tap,
     TapInfo,
@@ -33,6 +35,8 @@ from autoxfer import (
     start_head,
     with_head,
 )
+
+MOST = 16  # adapters in one network
 
 
 class Adapter(nn.Module):
@@ -62,10 +66,19 @@ def adapter(tap: TapInfo, width: int) -> nn.Module:
     return OnTokens(made) if tap.masked else made
 
 
+def places(source: Source) -> list[TapInfo]:
+    """Choose where blocks end: everywhere, or of very many at the ends of stages and evenly among the others."""
+    ends = source.taps[1:]
+    others = [tap for tap in ends if not tap.stage]
+    n = min(len(others), max(0, MOST - len(source.stages)))
+    kept = [*source.stages, *(others[(k + 1) * len(others) // n - 1] for k in range(n))]
+    return [tap for tap in ends if tap in kept]
+
+
 @final
 @dataclass(frozen=True)
 class Adapters(Strategy):
-    """Train bottlenecks of ``width`` behind all blocks, or the last half of them."""
+    """Train bottlenecks of ``width`` behind all blocks (``places``), or the last half of them."""
 
     name: ClassVar[str] = "adapters"
     recipe: ClassVar[Recipe | None] = Recipe(lr=3e-3)
@@ -87,14 +100,15 @@ class Adapters(Strategy):
     def build(self, problem: Problem) -> Candidate:
         """Read the cached activation where the first adapter stands, and put the others into what follows."""
         source = problem.source
-        ends = source.taps[1:]  # a block ends at each
+        ends = places(source)
         first, *others = ends[len(ends) // 2 :] if self.blocks == "late" else ends
         body = source.suffix(first.name).requires_grad_(False)
-        names = dict(zip((name for name, _ in body.named_children()), others, strict=True))
+        following = source.taps[source.taps.index(first) + 1 :]
         children: OrderedDict[str, nn.Module] = OrderedDict(adapter=adapter(first, self.width))
-        for name, block in body.named_children():
+        for (name, block), tap in zip(body.named_children(), following, strict=True):
             children[name] = block
-            children[f"{name}_adapter"] = adapter(names[name], self.width)
+            if tap in others:
+                children[f"{name}_adapter"] = adapter(tap, self.width)
         module = with_head(nn.Sequential(children), source.n_features, problem.n_outputs, dropout=self.dropout)
         return Candidate(module, (Tap(first.name),))
 
