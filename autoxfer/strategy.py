@@ -63,6 +63,10 @@ class Candidate:
     Called with the tensors of ``inputs``, in order -> logits (batch, classes or labels), or predictions (batch,
     outputs) of the standardised target. A parameter with ``requires_grad=False`` is not trained, and a submodule that
     owns parameters, none of them trained, stays in evaluation mode.
+
+    What training keeps apart may ship as one: a submodule with a method ``merged()`` is replaced, in the winner that is
+    written, by the module that it returns, and a weight with a parametrisation (``torch.nn.utils.parametrize``) by its
+    value. Both are to compute the same; the outputs are compared before anything is written.
     """
 
     module: nn.Module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -83,6 +84,42 @@ def test_tied_weights_are_written(tmp_path: Path) -> None:
 
     save_winner(tmp_path, Tied(), IMAGES, EXAMPLE, {})
     assert "twin.weight" in load_file(tmp_path / "model.safetensors")
+
+
+class Bent(nn.Module):
+    """A layer and a change beside it, whose sum ships as ``merged`` says."""
+
+    def __init__(self, base: nn.Linear, told: float = 1.0) -> None:
+        super().__init__()
+        self.base, self.told = base, told
+        self.change = nn.Parameter(torch.randn_like(base.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + nn.functional.linear(x, self.change)
+
+    def merged(self) -> nn.Linear:
+        layer = copy.deepcopy(self.base)
+        with torch.no_grad():
+            layer.weight += self.told * self.change
+        return layer
+
+
+def test_what_a_plugin_merges_ships_as_one(tmp_path: Path) -> None:
+    net = Net()
+    names, head = net.state_dict().keys(), nn.utils.parametrizations.weight_norm(net.head)
+    net.head = Bent(head)  # type: ignore[assignment]
+    save_winner(tmp_path, net, IMAGES, EXAMPLE, {})
+    state = load_file(tmp_path / "model.safetensors")
+    assert state.keys() == names
+    torch.testing.assert_close(state["head.weight"], head.weight + net.head.change)
+
+
+def test_a_merged_layer_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    net = Net()
+    net.head = Bent(net.head, told=2.0)  # type: ignore[assignment]
+    with pytest.raises(AutoxferError, match="differs from the network"):
+        save_winner(tmp_path / "winner", net, IMAGES, EXAMPLE, {})
+    assert not (tmp_path / "winner").exists()
 
 
 def test_a_network_that_fixes_its_batch_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
