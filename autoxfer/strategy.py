@@ -74,8 +74,8 @@ class Candidate:
     groups: tuple[Group, ...] = (Group(),)
     frozen: Mapping[str, Tensor] = field(default_factory=dict)  # parameter -> mask (bool) of entries that stay exactly
     penalty: Callable[[nn.Module], Tensor] | None = None  # any other term of the loss; scalar
-    # (outputs, the task's mean loss, rows of the train split) of a batch -> what is minimised, a mean over the batch; in
-    # the task's loss examples count by their weights already, in what is added they do if it reads TrainData.weights
+    # (outputs, the task's mean loss, rows of the train split) of a batch -> what is minimised, a mean over the batch.
+    # In the task's loss examples count by weight already, in what is added they do if it reads TrainData.weights.
     objective: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
 
@@ -218,5 +218,5 @@ class Strategy(ABC):
         """Make the candidate on the CPU, under a forked and seeded random state."""
 
     def fit(self, candidate: Candidate, data: TrainData, trainer: Trainer) -> Fitted:
-        """Train the candidate; override for a closed form, in which examples count by ``data.weights``, or for stages."""
+        """Train the candidate; override for stages, or a closed form (examples count by ``data.weights`` in it)."""
         return trainer.run(candidate)
