@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer import looks, runfolder
+from autoxfer.classwise import interleaved
 from autoxfer.errors import InputError
 from autoxfer.events import Observer, StageStarted
 from autoxfer.records import RunRecord, derive_seed
 from autoxfer.runfolder import RunFolder
 from autoxfer.selection import compare
 from autoxfer.setting import assemble, prepare
-from autoxfer.splitting import Splits, interleaved
+from autoxfer.splitting import Splits
 
 if TYPE_CHECKING:
     from autoxfer.config import RunConfig

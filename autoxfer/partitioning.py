@@ -16,20 +16,9 @@ from autoxfer import stratifying
 from autoxfer.chronology import TIME
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
+from autoxfer.pool import Pool, Rows, open_pool
 from autoxfer.records import derive_seed
-from autoxfer.splitting import (
-    FEW,
-    SHARES,
-    SHARES_OF_FEW,
-    THIN,
-    WHERE,
-    Pool,
-    Rows,
-    Splits,
-    checked,
-    count_of_own,
-    open_pool,
-)
+from autoxfer.splitting import FEW, SHARES, SHARES_OF_FEW, THIN, WHERE, Splits, checked, count_of_own
 
 FOLDS = "guard.folds"
 

@@ -25,12 +25,13 @@ from autoxfer.errors import AutoxferError, InputError
 from autoxfer.events import Event
 from autoxfer.material import Material, read
 from autoxfer.plugins import load_plugins
+from autoxfer.pool import open_pool
 from autoxfer.preparation import Standardise
 from autoxfer.records import SourceSpec, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.searching import job_maker, search
 from autoxfer.setting import Setting, assemble
-from autoxfer.splitting import Splits, open_pool
+from autoxfer.splitting import Splits
 from autoxfer.strategy import Input, Raw
 from autoxfer.studies import BASELINE
 

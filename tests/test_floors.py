@@ -20,7 +20,7 @@ FLOORS = (
     "streaming pictures gallery keeping",
     "strategy source dataset hooks metrics statistics axes linear convex boosting architectures textnets mixednets "
     "augmentation multilabel logistic stratifying",
-    "guard calibration prospects diagnostics grouping chronology splitting partitioning cells encoding "
+    "guard calibration prospects diagnostics grouping chronology classwise pool splitting partitioning cells encoding "
     "preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring labelling optimising losses training prediction",
     "tuning tracking export engines trials",

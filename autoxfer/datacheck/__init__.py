@@ -20,8 +20,9 @@ from autoxfer.datacheck.columns import MODALITIES, columns_tell, near_constant, 
 from autoxfer.datacheck.doubts import Doubts, doubts, probe
 from autoxfer.dataset import Dataset
 from autoxfer.mapped import pieces
+from autoxfer.pool import Rows
 from autoxfer.records import derive_seed
-from autoxfer.splitting import Rows, Splits
+from autoxfer.splitting import Splits
 
 Features = Mapping[str, Callable[[], torch.Tensor]]  # name -> what gives the train split's (n, p), for a probe
 

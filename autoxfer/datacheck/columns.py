@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from autoxfer.dataset import Dataset
 from autoxfer.mapped import give_back, mapping
+from autoxfer.pool import Rows
 from autoxfer.records import derive_seed
-from autoxfer.splitting import Rows
 
 Floats = NDArray[np.float64]
 Labels = NDArray[Any]
