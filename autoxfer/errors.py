@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import re
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -46,3 +49,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest for a message the known name that ``name`` was probably meant to be; empty where none is like it."""
     near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def is_fatal(error: Exception) -> bool:
+    """Tell what would fail every trial, and is mended by the user before going on, from a strategy's own failure."""
+    disk = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+    return isinstance(error, InputError | StorageError) or (isinstance(error, OSError) and error.errno in disk)
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what happened and where: type, message, last frame."""
+    lines = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0][:300]}".removesuffix(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return text
+    file = re.split(r"[\\/]", frames[-1].filename)[-1]
+    return f"{text} ({file}:{frames[-1].lineno} in {frames[-1].name})"

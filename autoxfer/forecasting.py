@@ -22,13 +22,15 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autoxfer import tuning
+from autoxfer.errors import describe, is_fatal
 from autoxfer.metering import Meter
 from autoxfer.records import Forecast, Job, derive_seed
 from autoxfer.studies import BASELINE, StudyPlan
+from autoxfer.trials import Price
 
 if TYPE_CHECKING:
     from autoxfer.setting import Setting
-    from autoxfer.trials import Bench, Price
+    from autoxfer.trials import Bench
 
 SHARE = 0.05  # of the time that a search is expected to take, which pricing may take
 GRACE = 3.0  # seconds that pricing the defaults may take in any case
@@ -66,7 +68,8 @@ def forecast(
                 return None
             if not n_draws:
                 say(sample.name)
-            sample.take(n_draws)
+            if not sample.fault:
+                sample.take(n_draws)
     pricing = min(time.perf_counter() - started, max(SHARE * _search_s(samples), GRACE))
     stages = {**before, "forecast": pricing, **_stages(setting, samples, logs=logs)}
     usage, later = meter.read(), LATER
@@ -74,7 +77,8 @@ def forecast(
         stages["tracking"], later = TRACKING[0], LATER + TRACKING[1]
     expected = replace(usage, seconds=sum(stages.values()), memory=usage.memory + later)
     shares = {sample.name: sample.search_s for sample in samples}
-    return Forecast(expected, stages, {name: shares[name] for name in setting.studies})
+    faults = {sample.name: sample.fault for sample in samples if sample.fault}
+    return Forecast(expected, stages, {name: shares[name] for name in setting.studies}, faults=faults)
 
 
 def _search_s(samples: Sequence[Sample]) -> float:
@@ -109,6 +113,7 @@ class Sample:
     bench: Bench
     prices: list[Price] = field(default_factory=list)  # of the defaults, then of the draws
     answer_s: float = 0.0  # for one example, by the composed model
+    fault: str = ""  # why none of the defaults works; empty = at least one does
 
     @property
     def is_solved(self) -> bool:
@@ -134,12 +139,23 @@ class Sample:
 
     def take(self, n: int) -> None:
         """Price the defaults (n = 0), or the ``n``-th draw."""
-        if n:
-            self.prices.append(self.bench.price(self._job(self._draw(n))))
-            return
-        jobs = [self._job(start) for start in self.starts]
-        self.prices += [self.bench.price(job) for job in jobs]
-        self.answer_s = self.bench.answer_s(jobs[0])
+        jobs = [self._job(params) for params in ([self._draw(n)] if n else self.starts)]
+        faults = list(filter(None, map(self._price, jobs)))
+        if not n and len(faults) == len(jobs):
+            self.fault = faults[0]
+        elif not n:
+            self.answer_s = self.bench.answer_s(jobs[0])
+
+    def _price(self, job: Job) -> str:
+        """Price one trial; why it fails, empty = it does not. What fails at once costs the search next to nothing."""
+        try:
+            self.prices.append(self.bench.price(job))
+        except Exception as error:  # whatever a strategy's own code raises: the search will meet it, trial by trial
+            if is_fatal(error):
+                raise
+            self.prices.append(Price(0.0, 0.0))
+            return describe(error)
+        return ""
 
     def _job(self, params: Mapping[str, Any]) -> Job:
         return Job(self.name, 0, self.plan.strategy.name, self.plan.source, params, 0)

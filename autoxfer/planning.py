@@ -91,6 +91,8 @@ class Plan:
         yield f"the whole run{searches} should take about {as_text(self.forecast.expected)} on this machine"
         for name, why in self.unavailable.items():
             yield f"  left out: {name}: {why}"
+        for name, why in self.forecast.faults.items():
+            yield f"  fails with its defaults: {name}: {why}"
         yield ""
         yield from self.guard.lines()
         for warning in task["warnings"]:

@@ -272,6 +272,7 @@ class Forecast:
     stages: Mapping[str, float]  # seconds that add up to the expected ones
     studies: Mapping[str, float]  # seconds of the search, by study; with folds, of each
     used: Usage | None = None  # None where it was not run in one go
+    faults: Mapping[str, str] = field(default_factory=dict)  # why none of a study's default trials could be timed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from autoxfer.errors import AutoxferError, InputError, Unsupported
+from autoxfer.errors import AutoxferError, InputError, Unsupported, describe
 from autoxfer.export import trace
 from autoxfer.records import Recipe
 from autoxfer.strategy import Candidate, Tap
@@ -32,7 +32,7 @@ def fault(strategy: type[Strategy], params: Mapping[str, Any], problem: Problem,
     except Unsupported as reason:
         return str(reason)
     except Exception as error:  # whatever a strategy's own code, or torch under it, raises
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return describe(error)
     expected = (min(N, problem.n_train), problem.n_outputs)
     return "" if shape == expected else f"its first candidate gives outputs of shape {shape}, not {expected}"
 

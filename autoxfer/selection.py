@@ -190,6 +190,8 @@ class _Run:
         if self.forecast is not None:
             runfolder.write_json(self.folder.forecast, asdict(self.forecast))
             self._tell(Foreseen(self.forecast))
+            for study, fault in self.forecast.faults.items():
+                self._warn(f"{study} fails with its defaults: {fault}")
 
     @cached_property
     def _bench(self) -> Bench:

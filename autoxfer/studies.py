@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from autoxfer import rehearsal, tuning
 from autoxfer.architectures import WIDTHS
-from autoxfer.errors import InputError, PluginError, Unsupported
+from autoxfer.errors import InputError, PluginError, Unsupported, describe
 from autoxfer.features import Features
 from autoxfer.plugins import Plugins
 from autoxfer.strategy import Problem, Strategy
@@ -168,7 +168,7 @@ def _space(
 ) -> tuple[dict[str, BaseDistribution], tuple[dict[str, Any], ...]]:
     """Join the strategy's space, its fixed fields and the recipe's; make the defaults that are tried first."""
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(strategy)}  # type: ignore[arg-type]
-    space = strategy.space(problem) | tuning.recipe_space(strategy.recipe, problem.n_train, problem.modality)
+    space = _own_space(strategy, problem) | tuning.recipe_space(strategy.recipe, problem.n_train, problem.modality)
     unsearched = {name: default for name, default in fields.items() if name not in space}
     space = tuning.narrow(space, narrowed, fields=unsearched, where=where)
     # Trials name every value, so that a result can be read without knowing this version's defaults.
@@ -178,3 +178,16 @@ def _space(
     if strategy.name == BASELINE:  # after the compact network, what is solved and every source's own architecture
         starts += [defaults | {"architecture": name} for name in problem.architectures if name not in WIDTHS]
     return space, tuple(starts)
+
+
+def _own_space(strategy: type[Strategy], problem: Problem) -> dict[str, BaseDistribution]:
+    """Ask a strategy what it searches. Raises Unsupported where it cannot serve, or its own code fails."""
+    try:
+        space = strategy.space(problem)
+    except (Unsupported, InputError):
+        raise
+    except Exception as error:  # whatever a plugin's code raises: the other strategies go on
+        raise Unsupported(f"its space fails: {describe(error)}") from error
+    if not isinstance(space, dict) or not all(isinstance(each, BaseDistribution) for each in space.values()):
+        raise Unsupported(f"its space has to be a dict of Optuna's distributions, not {space!r:.200}")
+    return space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -237,3 +238,33 @@ def test_the_benchmark_of_predictions_answers_in_json() -> None:
     assert row["trials"] == 6
     assert row["plan_s_off"] >= 1
     assert row["plan_gb_off"] < 1.5
+
+
+class Failing(Bench):
+    """Every trial of one study fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def price(self, job: Job) -> Price:
+        if job.study == "broken":
+            raise self.error
+        return super().price(job)
+
+
+def test_what_fails_while_it_is_priced_is_named_and_the_rest_is_forecast() -> None:
+    two = setting()
+    two.studies["broken"] = two.studies["scratch"]
+    found = forecast(two, Failing(FloatingPointError("the loss became nan")), Meter(), {}, least=3)  # type: ignore[arg-type]
+    assert found is not None
+    assert list(found.faults) == ["broken"]
+    assert "FloatingPointError: the loss became nan" in found.faults["broken"]
+    assert found.studies["broken"] == 0 < found.studies["scratch"]
+
+
+def test_a_full_disk_is_no_fault_of_a_strategy() -> None:
+    two = setting()
+    two.studies["broken"] = two.studies["scratch"]
+    with pytest.raises(OSError, match="no space left"):
+        forecast(two, Failing(OSError(errno.ENOSPC, "no space left")), Meter(), {}, least=3)  # type: ignore[arg-type]

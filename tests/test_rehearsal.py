@@ -72,3 +72,20 @@ def test_rehearsing_leaves_the_random_state_alone(project: Path) -> None:
     state = torch.random.get_rng_state()
     setting(project, "linear_probe")
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        (fails, "its space fails: RuntimeError: no such layer"),
+        (lambda *_: ["lr"], "a dict of Optuna's distributions, not ['lr']"),
+        (lambda *_: {"rank": [1, 2]}, "a dict of Optuna's distributions, not {'rank': [1, 2]}"),
+    ],
+)
+def test_a_strategy_whose_space_fails_is_left_out_and_the_others_compete(
+    project: Path, monkeypatch: pytest.MonkeyPatch, space: Any, told: str
+) -> None:
+    monkeypatch.setattr(LinearProbe, "space", space)
+    found = setting(project, "linear_probe", "fine_tune")
+    assert set(found.studies) == {"scratch", "fine_tune@net"}
+    assert told in found.unavailable["linear_probe@net"]

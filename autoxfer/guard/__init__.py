@@ -205,9 +205,10 @@ def _verdict(seen: Comparison, decision: Decision, level: float, alpha: float, r
 
 
 def _tested(seen: Comparison, p_value: float, level: float, name: str = "p") -> str:
-    shown = f"= {p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
+    digits = next((n for n in range(2, 6) if f"{p_value:.{n}g}" != f"{level:.{n}g}"), 6)  # 0.0503 is not 0.05
+    shown = f"= {p_value:.{digits}g}" if p_value >= 1e-4 else "< 0.0001"
     by = f" ({seen.method}, approximate)" if seen.approximate else ""
-    return f"{seen.summary()}, {name} {shown}{by} at level {level:.2g}"
+    return f"{seen.summary()}, {name} {shown}{by} at level {level:.{digits}g}"
 
 
 def _prospect(seen: Comparison, level: float) -> str:

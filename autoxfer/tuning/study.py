@@ -6,20 +6,18 @@ unchanged number of slots): trials are told in their order, and what is asked de
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import math
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
+from autoxfer import errors
 from autoxfer.engines import Engine
-from autoxfer.errors import InputError, StorageError
 from autoxfer.records import Floors, Job, Outcome, Score, StudyResult, Trial, derive_seed
 from autoxfer.tuning.journal import Begun, Journal
 from autoxfer.tuning.pruning import Baseline, bars, beaten, floors
@@ -164,32 +162,15 @@ def attempt(execute: Callable[[Job], Outcome], job: Job) -> Outcome:
     try:
         outcome = execute(job)
     except Exception as error:
-        if _is_fatal(error):
+        if errors.is_fatal(error):
             raise
         # The exception ends here: kept longer, its frames would keep the memory that an out-of-memory error is about.
-        return Outcome("failed", None, seconds=time.monotonic() - started, reason=describe(error))
+        return Outcome("failed", None, seconds=time.monotonic() - started, reason=errors.describe(error))
     score = outcome.score
     if outcome.state == "complete" and (score is None or not math.isfinite(score.rank)):
         found = "no score" if score is None else f"a score of {score.value}"
         return replace(outcome, state="failed", score=None, reason=f"training ended with {found}")
     return outcome
-
-
-def _is_fatal(error: Exception) -> bool:
-    """Tell the trial's own failures from what would fail every trial, and is mended by the user before resuming."""
-    disk = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-    return isinstance(error, InputError | StorageError) or (isinstance(error, OSError) and error.errno in disk)
-
-
-def describe(error: BaseException) -> str:
-    """Say in one line what happened and where: type, message, last frame."""
-    lines = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {lines[0][:300]}".removesuffix(": ")
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
-        return text
-    file = re.split(r"[\\/]", frames[-1].filename)[-1]
-    return f"{text} ({file}:{frames[-1].lineno} in {frames[-1].name})"
 
 
 def hopeless(trials: Sequence[Trial]) -> str:
