@@ -145,7 +145,7 @@ class Fitted:
     """The weights that were kept, and how they came about."""
 
     state: Mapping[str, Tensor]  # the module's state_dict at the best checkpoint on the tune split
-    score: Score  # there
+    score: Score  # there, as the trainer gave it; any other is not believed, and the state is scored again
     curve: tuple[tuple[float, float], ...] = ()  # (share of the steps done, rank)
     steps: int = 0
     stopped: str = ""  # why training ended early; empty = it ran to its end

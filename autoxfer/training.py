@@ -58,6 +58,7 @@ class GradientTrainer:
         self._scored_at_once = Portion(at_once(features.device))
         self.pruned = False
         self.clock = Clock()
+        self._made: list[Fitted] = []
         self._n_runs, self._done = 0, 0.0  # the share of the recipe's steps that earlier runs have made
         self._curve: list[tuple[float, float]] = []
 
@@ -106,6 +107,7 @@ class GradientTrainer:
         fitted = keeper.fitted(self._curve, step, stopped)
         if step and self._at_once.size < len(rows):
             fitted = replace(fitted, notes={**fitted.notes, "examples_at_once": self._at_once.size})
+        self._made.append(fitted)
         return fitted
 
     def _begin(self, share: float) -> float:
@@ -180,7 +182,16 @@ class GradientTrainer:
             raise ValueError("choose needs at least one state; got none")
         score, label, state = best
         _load_part(candidate.module, state)
-        return Fitted(_copy(candidate.module), score, ((1.0, score.rank),), notes={"chosen": label})
+        fitted = Fitted(_copy(candidate.module), score, ((1.0, score.rank),), notes={"chosen": label})
+        self._made.append(fitted)
+        return fitted
+
+    def verified(self, candidate: Candidate, fitted: Fitted) -> Fitted:
+        """Score what a strategy's ``fit`` gives, unless weights and score are this trainer's own: none is believed."""
+        if any(fitted.state is made.state and fitted.score is made.score for made in self._made):
+            return fitted
+        candidate.module.load_state_dict(fitted.state)
+        return replace(fitted, score=self.score(candidate))
 
     def _choose_again(self, candidate: Candidate, states: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Fitted:
         """Keep the state of the chosen label; of strengths, which depend on the examples, the nearest."""

@@ -109,6 +109,7 @@ class Bench:
         started = time.monotonic()
         with limited(job.seconds):
             candidate, trainer, fitted = self._train(job)
+            fitted = trainer.verified(candidate, fitted)
         if not trainer.pruned and math.isfinite(fitted.score.rank):
             self._keep(job, fitted.state, fitted.score)
         return Outcome(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoxfer.metrics import get_metric
-from autoxfer.records import Recipe
+from autoxfer.records import Recipe, Score
 from autoxfer.scoring import Target, measure
 from autoxfer.strategy import Candidate, Fitted, Group, Raw
 from autoxfer.testing.scenes import Scene, scene
@@ -260,3 +260,21 @@ def test_an_objective_takes_the_place_of_the_tasks_loss_and_knows_the_rows(vecto
     assert set(seen) == set(range(len(vectors.labels)))
     last = trainer(vectors).run(linear(vectors))
     assert not torch.equal(fitted.state["weight"], last.state["weight"])
+
+
+def test_a_score_that_the_trainer_has_not_given_is_not_believed(vectors: Scene) -> None:
+    candidate, ours = linear(vectors), trainer(vectors)
+    fitted = ours.run(candidate)
+    assert ours.verified(candidate, fitted) is fitted
+    assert ours.verified(candidate, replace(fitted, notes={})).score is fitted.score
+    boasted = replace(fitted, score=Score(1.0, 1.0, 0.0))
+    assert ours.verified(candidate, boasted).score == fitted.score
+    others = {name: torch.zeros_like(tensor) for name, tensor in fitted.state.items()}
+    told = ours.verified(candidate, replace(fitted, state=others)).score
+    assert told.loss == pytest.approx(math.log(vectors.problem.n_outputs), rel=1e-5)  # all classes alike
+
+
+def test_what_another_trainer_has_scored_is_scored_again(vectors: Scene) -> None:
+    candidate, other, ours = linear(vectors), trainer(vectors), trainer(vectors)
+    fitted = other.run(candidate)
+    assert ours.verified(candidate, fitted) is not fitted
