@@ -10,6 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain as chained
 from typing import Any
 
@@ -21,7 +22,7 @@ from autoxfer.conventions import pooling, stage_ends, turned, working_size
 from autoxfer.errors import InputError
 from autoxfer.heads import Pool, close, split_head
 from autoxfer.layout import channels_last
-from autoxfer.opening import Named, open_module, repeated
+from autoxfer.opening import Named, Network, open_module, repeated
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,29 @@ def cut(network: nn.Module, shape: Sequence[int], *, n_classes: int | None = Non
         names = {id(tensor): name for name, tensor in tensors(work).items()}
         _set_inplace_off(work)
         fixed = _fixed_buffers(work, inputs[0])
-        aliases: dict[str, str] = {}
-        parts = open_module(work, "", aliases, repeated(work)) if opened else [("network", work)]
+        known = Network(repeated(work), partial(_given, work, inputs))
+        parts = open_module(work, "", known) if opened else [("network", work)]
         try:
             parts = _settle(parts, inputs, fixed)
             if _agrees(parts, inputs, expected):
                 is_free = _takes_channels_last(parts, inputs, expected)
-                chain = _finish(parts, inputs[0], aliases, names, n_classes)
+                chain = _finish(parts, inputs[0], known.aliases, names, n_classes)
                 return replace(chain, channels_last=is_free)
         except Exception:
             if not opened:
                 raise
     raise InputError("a network that gives the same output twice in evaluation mode", "different outputs", where)
+
+
+def _given(network: nn.Module, inputs: Sequence[Tensor], module: nn.Module) -> list[Tensor]:
+    """Find what a module of the network is called with, for each of the inputs; nothing if not once, with a tensor."""
+    seen: list[Any] = []
+    hook = module.register_forward_pre_hook(lambda _, given: seen.extend(given[:1]))
+    with torch.no_grad():
+        for x in inputs:
+            network(x.clone())
+    hook.remove()
+    return seen if len(seen) == len(inputs) and all(isinstance(each, Tensor) for each in seen) else []
 
 
 def _settle(parts: Named, inputs: Sequence[Tensor], fixed: Collection[int]) -> Named:

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import final
 
-from torch import nn
+from torch import Tensor, nn
 
 from autoxfer import tracing
 
 Named = list[tuple[str, nn.Module]]
 
 
-def open_module(module: nn.Module, prefix: str, aliases: dict[str, str], blocks: Collection[type]) -> Named:
+@final
+@dataclass(frozen=True)
+class Network:
+    """What is known of the network that is opened, and of its names."""
+
+    blocks: Collection[type]  # classes that it has several instances of
+    given: Callable[[nn.Module], Sequence[Tensor]]  # what one of its modules is called with, in batches of two sizes
+    aliases: dict[str, str] = field(default_factory=dict)  # outer module path -> segment; filled while it is opened
+
+
+def open_module(module: nn.Module, prefix: str, network: Network) -> Named:
     """Make a chain of segments with weights; a block, or a module that cannot be opened, is one segment."""
     whole = [(prefix or "network", module)]
     if isinstance(module, nn.TransformerEncoder):
         return _layers(module, prefix) or whole
     graph = tracing.trace(module) if _has_inside(module) else None
-    parts = tracing.units(graph) if graph is not None else None
+    if graph is None:
+        return whole
+    tracing.fix_sizes(module, graph, lambda: network.given(module))
+    parts = tracing.units(graph)
     if parts is None:
         return whole
     grouped = tracing.runs(module, parts)
-    if prefix and _is_block(module, prefix, grouped, blocks):
+    if prefix and _is_block(module, prefix, grouped, network.blocks):
         return whole
-    segments = [named for run in grouped for named in _segments(module, prefix, run, aliases, blocks)]
+    segments = [named for run in grouped for named in _segments(module, prefix, run, network)]
     return whole if prefix and len(segments) < 2 else segments
 
 
@@ -53,9 +68,7 @@ def repeated(network: nn.Module) -> set[type]:
     return {cls for cls, n in counts.items() if n > 1 and not cls.__module__.startswith("torch.nn.")}
 
 
-def _segments(
-    module: nn.Module, prefix: str, run: list[tracing.Unit], aliases: dict[str, str], blocks: Collection[type]
-) -> Named:
+def _segments(module: nn.Module, prefix: str, run: list[tracing.Unit], network: Network) -> Named:
     """Make the segments of one run: one, or several where the child that it is built around can be opened."""
     weighted = [index for index, unit in enumerate(run) if tracing.weights(module, unit)]
     if not weighted:
@@ -64,9 +77,9 @@ def _segments(
     path = tracing.plain_call(run[core])
     name = _join(prefix, path or _last_weighted(module, run[core]))
     if path is not None and _openable(child := module.get_submodule(path)):
-        inner = open_module(child, name, aliases, blocks)
+        inner = open_module(child, name, network)
         if len(inner) > 1:
-            aliases[name] = inner[-1][0]
+            network.aliases[name] = inner[-1][0]
             _attach(module, inner, run[:core], run[core + 1 :])
             return inner
     return [(name, tracing.assemble(module, run))]

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
@@ -92,6 +93,49 @@ def _same(module: nn.Module, ours: fx.Node, theirs: fx.Node, twins: dict[fx.Node
         return False
     mapped = fx.node.map_arg((ours.args, ours.kwargs), lambda node: twins[node])
     return repr(mapped) == repr((theirs.args, theirs.kwargs))
+
+
+def fix_sizes(module: nn.Module, graph: fx.Graph, examples: Callable[[], Sequence[Tensor]]) -> None:
+    """Write numbers that every batch has alike, such as a map's height, into a graph that hands them to its children.
+
+    Handed on from block to block beside the tensor, they would leave no place where one tensor alone is alive.
+    ``examples`` gives what the module takes, in batches of different sizes.
+    """
+    depends = dependent(graph)
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    if not any(sum(given in depends for given in node.all_input_nodes) > 1 for node in calls):
+        return
+    seen = [_Sizes(module, graph).of(example) for example in examples()]
+    found = seen[0] if seen else {}
+    fixed = {node: size for node, size in found.items() if all(other.get(node) == size for other in seen)}
+    for node in graph.nodes:
+        node.args, node.kwargs = fx.node.map_arg((node.args, node.kwargs), lambda given: fixed.get(given, given))
+    for node in reversed(graph.nodes):
+        reads = node.target in (getattr, operator.getitem) or (node.op, node.target) == ("call_method", "size")
+        if not node.users and (node in fixed or reads):
+            graph.erase_node(node)
+
+
+class _Sizes(fx.Interpreter):
+    """Notes which nodes give whole numbers, or several of them."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(module, graph=graph)
+        self._found: dict[fx.Node, int | tuple[int, ...]] = {}
+
+    def of(self, example: Tensor) -> dict[fx.Node, int | tuple[int, ...]]:
+        """Run the graph once."""
+        with torch.no_grad():
+            self.run(example.clone())
+        return self._found
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node."""
+        value = super().run_node(n)
+        several = isinstance(value, tuple | list) and value and all(type(each) is int for each in value)
+        if type(value) is int or several:
+            self._found[n] = tuple(value) if several else value
+        return value
 
 
 def units(graph: fx.Graph) -> list[Unit] | None:

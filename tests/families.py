@@ -33,6 +33,7 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
         "swin_tiny_patch4_window7_224",
         {"embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "window_size": 4, "img_size": SIDE},
     ),
+    "xcit": ("xcit_nano_12_p8_224", {**VIT, "cls_attn_layers": 1}),
     "maxvit": ("test_maxvit", {"embed_dim": (32, 32), "depths": (1, 1), "stem_width": (8, 8), "img_size": SIDE}),
 }
 SIZES = {"vocab_size": 32, "max_position_embeddings": 24}

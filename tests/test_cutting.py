@@ -158,6 +158,60 @@ def test_a_child_that_cannot_be_traced_does_not_spoil_the_others():
     assert agrees(chain, network, (6,))
 
 
+class Gated(nn.Module):
+    """A block over tokens that has to be told the size of the map that they were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.mix = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        maps = x.transpose(1, 2).reshape(x.shape[0], -1, height, width)
+        return x + self.mix(self.near(maps).flatten(2).transpose(1, 2))
+
+
+class Tokens(nn.Module):
+    """Patches and blocks over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 6, 2, 2)
+        self.blocks = nn.ModuleList([Gated() for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x)
+        height, width = x.shape[-2], x.shape[-1]
+        x = x.flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x, height, width)
+        return x
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_blocks_that_are_told_the_size_of_the_map_are_cut_apart(nested: bool):
+    torch.manual_seed(0)
+    head, body = nn.Linear(6, 3), Tokens()
+    if nested:
+        network = net(lambda self, x: self.head(self.body(x).mean(1)), body=body, head=head)
+    else:
+        forward: Callable[[nn.Module, Tensor], Tensor] = lambda self, x: self.head(Tokens.forward(self, x).mean(1))  # noqa: E731
+        network = net(forward, **dict(body.named_children()), head=head)
+    chain = cut(network, (3, 8, 6))
+    inner = "patches blocks.0 blocks.1 last"
+    assert " ".join(name.removeprefix("body.") for name in chain.names) == inner
+    assert chain.shapes[:3] == ((12, 6),) * 3
+    assert agrees(chain, network, (3, 8, 6))
+
+
+def test_a_number_that_differs_from_batch_to_batch_stays_what_it_is():
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        return self.c(self.b(self.a(x)).reshape(n, -1) / n)
+
+    network = net(forward, a=nn.Linear(6, 6), b=nn.Linear(6, 6), c=nn.Linear(6, 3))
+    assert agrees(cut(network, (6,)), network, (6,))
+
+
 def test_layers_that_share_weights_are_not_cut_apart():
     shared = nn.Linear(6, 6)
     network = nn.Sequential(nn.Linear(6, 6), shared, nn.Linear(6, 6), shared, nn.ReLU(), nn.Linear(6, 2))

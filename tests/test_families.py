@@ -27,7 +27,7 @@ STRATEGIES = {
     if strategy.__module__.startswith("autoxfer_builtins.")
 }
 EXPORTED = ["resnet", "convnext", "vit", "swin", "mixer", "bert", "gpt2", "cnn", "awkward", "mlp"]
-SERVED = ["maxvit", "distilbert", "torchvision_vit"]  # but not exported here
+SERVED = ["maxvit", "xcit", "distilbert", "torchvision_vit"]  # but not exported here
 COSTLY = "kernel_readout"  # to export, some seconds
 QUICK = ("awkward", "mlp")
 HEADLESS = (*families.TEXT, "mlp")  # zero_shot needs the source's own head
@@ -44,6 +44,7 @@ TAPS = {
     "vit_averaged": "patch_embed blocks.0* last*",
     "eva": "patch_embed blocks.0* last*",
     "swin": "patch_embed layers.0* layers.1.downsample layers.1.blocks.0 last*",
+    "xcit": "pos_embed blocks.0* blocks.1* last*",
     "maxvit": "stem.conv1 stem* stages.0.blocks.0.conv stages.0.blocks.0.attn_block stages.0* "
     "stages.1.blocks.0.conv stages.1.blocks.0.attn_block last*",
     "mixer": "stem* blocks.0* last*",
