@@ -163,7 +163,8 @@ class Trainer(Protocol):
         """Train by gradient; keep the best checkpoint on the tune split, the state before the first step included.
 
         With ``share`` for that share of the recipe's steps, a whole schedule: several runs make up one trial, each with
-        batches of its own. Where ``stopped`` says why one ended early, the trial is to end.
+        batches of its own. Where ``stopped`` says why one ended early, the trial is to end. What one of them is to hold
+        still gets a rate of 0: ``replace(candidate, groups=(Group("head"), Group(lr=0.0)))``.
         """
 
     def score(self, candidate: Candidate) -> Score:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -278,3 +279,14 @@ def test_what_another_trainer_has_scored_is_scored_again(vectors: Scene) -> None
     candidate, other, ours = linear(vectors), trainer(vectors), trainer(vectors)
     fitted = other.run(candidate)
     assert ours.verified(candidate, fitted) is not fitted
+
+
+def test_a_stage_may_hold_a_part_still_that_a_later_one_trains(vectors: Scene) -> None:
+    torch.manual_seed(0)
+    body, head = nn.Linear(6, 5), nn.Linear(5, vectors.problem.n_outputs)
+    candidate = Candidate(nn.Sequential(OrderedDict(body=body, head=head)), (Raw(),))
+    before, loop = body.weight.detach().clone(), trainer(vectors, replace(RECIPE, decay=0.1))
+    first = loop.run(replace(candidate, groups=(Group("head"), Group(lr=0.0))), share=0.5)
+    assert torch.equal(first.state["body.weight"], before)
+    assert not torch.equal(first.state["head.weight"], trainer(vectors).run(candidate).state["head.weight"])
+    assert not torch.equal(loop.run(candidate, share=0.5).state["body.weight"], before)
