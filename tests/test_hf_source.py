@@ -216,7 +216,7 @@ def test_sentence_transformers_poolings_are_known_by_their_names(
 @pytest.mark.parametrize(
     ("kinds", "pooling", "told"),
     [
-        (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, "found a module Dense in habits"),
+        (["Transformer", "Pooling", "LSTM"], {"pooling_mode_mean_tokens": True}, "found a module LSTM in habits"),
         (["Transformer", "Pooling"], {"pooling_mode_weightedmean_tokens": True}, "found weightedmean in habits"),
         (
             ["Transformer", "Pooling"],

@@ -24,12 +24,12 @@ POOLINGS = ("mean", "cls", "max", "last")
 class Pooled(nn.Module):
     """One vector of a text from those of its tokens."""
 
-    def __init__(self, kind: str, *, normalise: bool) -> None:
+    def __init__(self, kind: str, *, normalise: bool, after: nn.Module | None = None) -> None:
         super().__init__()
-        self.kind, self.normalise = kind, normalise
+        self.kind, self.normalise, self.after = kind, normalise, after
 
     def forward(self, hidden: Tensor, there: Tensor) -> Tensor:
-        """(batch, tokens, width), (batch, tokens) -> (batch, width)."""
+        """(batch, tokens, width), (batch, tokens) -> (batch, features)."""
         if self.kind == "cls":
             pooled = hidden[:, 0]
         elif self.kind == "last":
@@ -41,6 +41,7 @@ class Pooled(nn.Module):
             pooled = torch.where(there.sum(1, keepdim=True) > 0, kept, 0.0)
         else:
             pooled = (hidden * there[:, :, None]).sum(1) / there.sum(1, keepdim=True).clamp(min=1.0)
+        pooled = pooled if self.after is None else self.after(pooled)
         return functional.normalize(pooled, dim=1) if self.normalise else pooled
 
 

@@ -12,25 +12,18 @@ from torch import nn
 from autoxfer import InputError, Source, SourceSpec
 from autoxfer.source import fingerprint
 from autoxfer.tokens import Tokenizer
+from autoxfer_builtins import hf_sentences
 from autoxfer_builtins.hf_chain import POOLINGS, Judged, Pooled, cut
-from autoxfer_builtins.hf_files import class_names, load_network, quietly, read_json, reason
+from autoxfer_builtins.hf_files import class_names, load_network, quietly, reason
 
 OPTIONS = ("pooling", "normalise", "length")
 LONGEST = 256  # tokens read of one text where neither the folder nor the user says
-MODES = {  # sentence-transformers' words
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_lasttoken": "last",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
 
 
 def load(spec: SourceSpec, folder: Path, config: Any, where: str) -> Source:
     """Load it. Options: pooling (mean, cls, max, last), normalise, length (tokens). Raises InputError."""
     _check(spec, where)
-    habits = _habits(folder, f"{where}.options", told="pooling" in spec.options)
+    habits = hf_sentences.habits(folder, f"{where}.options", told="pooling" in spec.options)
     auto = _auto(config) if "pooling" not in {**habits, **spec.options} else _auto(None)
     network, _ = load_network(folder, auto, f"{where}.model", optional=("pooler.",))
     tokenizer = _tokenizer(folder, f"{where}.model")
@@ -38,6 +31,7 @@ def load(spec: SourceSpec, folder: Path, config: Any, where: str) -> Source:
     pad = int(getattr(config, "pad_token_id", None) or 0)
     with quietly():
         body, head = _body(network, chosen, pad)
+    _fill(body, chosen, folder, config, f"{where}.model")
     backbone: Any = body[0]
     n_ids = int(backbone.get_input_embeddings().weight.shape[0])
     chain = cut(body, pad, chosen["length"], n_ids, head)
@@ -98,8 +92,21 @@ def _body(
         judged = Judged.of(network, base, pad, trusted=tried)
         if judged is not None:
             return nn.ModuleList([_without_pooler(base), judged[0]]), judged[1]
-    pool = Pooled(chosen["pooling"] or "mean", normalise=chosen["normalise"])
+    after = hf_sentences.make(chosen["after"]) if "after" in chosen else None
+    pool = Pooled(chosen["pooling"] or "mean", normalise=chosen["normalise"], after=after)
     return nn.ModuleList([_without_pooler(base), pool]), None
+
+
+def _fill(body: nn.ModuleList, chosen: Mapping[str, Any], folder: Path, config: Any, where: str) -> None:
+    """Load the weights of what comes after the pooling. Raises InputError."""
+    if "after" not in chosen:
+        return
+    width = config.hidden_size
+    for step in filter(None, chosen["after"]):
+        if step["in_features"] != width:
+            raise InputError(f"a Dense module that takes {width} numbers", f"{step['in_features']}", where)
+        width = step["out_features"]
+    hf_sentences.fill(body.get_submodule("1.after"), chosen["after"], folder, where)
 
 
 def _without_pooler(network: Any) -> Any:
@@ -127,32 +134,6 @@ def _tokenizer(folder: Path, where: str) -> str:
         raise InputError("a tokenizer.json", f"{folder.name}: {reason(error)}", where) from error
 
 
-def _habits(folder: Path, where: str, *, told: bool) -> dict[str, Any]:
-    """Read how sentence-transformers makes a vector of a text with this model; nothing where it does not say.
-
-    Raises InputError for what is not done here, unless the user has ``told`` how to pool.
-    """
-    habits: dict[str, Any] = {}
-    modules = read_json(folder / "modules.json")
-    kinds = [(str(part.get("type", "")).rpartition(".")[2], str(part.get("path", ""))) for part in modules or ()]
-    more = [kind for kind, _ in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if more and not told:
-        expected = "Transformer, Pooling and Normalize alone, or options: {pooling: mean} to read the transformer alone"
-        raise InputError(expected, f"a module {more[0]} in {folder.name}/modules.json", where)
-    for kind, place in kinds:
-        if kind == "Pooling":
-            pooling = read_json(folder / place / "config.json") or {}
-            modes = [name for key, name in MODES.items() if pooling.get(key)] or [pooling.get("pooling_mode", "mean")]
-            if (len(modes) > 1 or modes[0] not in POOLINGS) and not told:
-                found = f"{' and '.join(map(str, modes))} in {folder.name}/{place}/config.json"
-                raise InputError(f"one pooling among {', '.join(POOLINGS)}", found, where)
-            habits["pooling"] = modes[0]
-    if kinds:
-        habits["normalise"] = any(kind == "Normalize" for kind, _ in kinds)
-    longest = (read_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
-    return habits | ({"length": longest} if isinstance(longest, int) else {})
-
-
 def _choose(options: Mapping[str, Any], habits: Mapping[str, Any], config: Any, where: str) -> dict[str, Any]:
     """Settle pooling, normalisation and length; the folder's habits where the user says nothing.
 
@@ -171,4 +152,5 @@ def _choose(options: Mapping[str, Any], habits: Mapping[str, Any], config: Any, 
         raise InputError("normalise: true or false", repr(normalise), where)
     if isinstance(length, bool) or not isinstance(length, int) or not 3 <= length <= most:
         raise InputError(f"length between 3 and {most} tokens", repr(length), where)
-    return {"pooling": pooling, "normalise": normalise, "length": length}
+    after = {"after": habits["after"]} if "after" in habits else {}
+    return {"pooling": pooling, "normalise": normalise, "length": length, **after}
