@@ -248,11 +248,16 @@ class Remembers:
 class Data:
     """The train split of a scene."""
 
+    weights = None
+
     def __init__(self, raw: torch.Tensor, labels: torch.Tensor) -> None:
         self.raw, self.labels = raw, labels
 
     def __getitem__(self, _: Any) -> torch.Tensor:
         return self.raw
+
+    def sample(self, *_: Any) -> Data:
+        return self
 
 
 def solved(name: str, labels: torch.Tensor) -> tuple[Any, Remembers, torch.Tensor]:
@@ -303,9 +308,9 @@ def test_the_trees_are_tried_with_the_texts_score_and_without() -> None:
 def test_the_trees_learn_from_scores_of_texts_that_were_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, kept = list[NDArray[np.float64]](), Trees.states
 
-    def states(trees: Trees, x: NDArray[np.float64], y: NDArray[Any]) -> Any:
+    def states(trees: Trees, x: NDArray[np.float64], y: NDArray[Any], *more: Any) -> Any:
         seen.append(x)
-        return kept(trees, x, y)
+        return kept(trees, x, y, *more)
 
     monkeypatch.setattr(Trees, "states", states)
     labels = torch.arange(40) % 3  # which no text tells
