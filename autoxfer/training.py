@@ -11,11 +11,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from autoxfer.checkpoints import Keeper, load_part, state_of
 from autoxfer.errors import Unsupported
 from autoxfer.features import Features, at_once, resolve
 from autoxfer.limits import Portion
 from autoxfer.losses import Precision, TaskLoss, autocast
-from autoxfer.optimising import Optimiser, group_of
+from autoxfer.optimising import Optimiser
 from autoxfer.records import Bars, Floors, Recipe, Score, derive_seed
 from autoxfer.scoring import UNKNOWN, Choice, Clock, Target, measure, probabilities
 from autoxfer.strategy import Candidate, Fitted, Input, Problem
@@ -74,7 +75,7 @@ class GradientTrainer:
         time is too much.
         """
         module = candidate.module.to(self._features.device)
-        keeper = _Keeper(module, candidate)
+        keeper = Keeper(module, candidate)
         optimiser = Optimiser(module, candidate.groups, self.recipe)
         inputs = self._inputs(candidate)
         start = self._begin(share)
@@ -118,7 +119,7 @@ class GradientTrainer:
         self._done, self._n_runs = start + share, self._n_runs + 1
         return start
 
-    def _check(self, candidate: Candidate, keeper: _Keeper, at: float, done: float) -> str:
+    def _check(self, candidate: Candidate, keeper: Keeper, at: float, done: float) -> str:
         """Score the tune split at a share of the run's steps, and of the trial's; why to stop now, empty = go on."""
         score = self.score(candidate)
         keeper.offer(score, at)
@@ -174,15 +175,15 @@ class GradientTrainer:
             return self._choose_again(candidate, states)
         best: tuple[Score, Any, Mapping[str, Tensor]] | None = None
         for label, state in states:
-            _load_part(candidate.module, state)
+            load_part(candidate.module, state)
             score = self.score(candidate)
             if best is None or score.beats(best[0]):
                 best = score, label, {name: tensor.clone() for name, tensor in state.items()}
         if best is None:
             raise ValueError("choose needs at least one state; got none")
         score, label, state = best
-        _load_part(candidate.module, state)
-        fitted = Fitted(_copy(candidate.module), score, ((1.0, score.rank),), notes={"chosen": label})
+        load_part(candidate.module, state)
+        fitted = Fitted(state_of(candidate.module), score, ((1.0, score.rank),), notes={"chosen": label})
         self._made.append(fitted)
         return fitted
 
@@ -199,8 +200,8 @@ class GradientTrainer:
         label, state = min(states, key=lambda pair: _distance(pair[0], wanted))
         if _distance(label, wanted) == math.inf:
             raise Unsupported(f"nothing like {wanted!r}, which was chosen, is among its states now")
-        _load_part(candidate.module, state)
-        return Fitted(_copy(candidate.module), UNKNOWN, notes={"chosen": label})
+        load_part(candidate.module, state)
+        return Fitted(state_of(candidate.module), UNKNOWN, notes={"chosen": label})
 
     def _take(self, name: str) -> Any:
         """Give what was chosen, once: of a second choice nothing is known."""
@@ -268,49 +269,6 @@ class GradientTrainer:
         return ""
 
 
-class _Keeper:
-    """Holds what must not change and the best checkpoint so far."""
-
-    def __init__(self, module: nn.Module, candidate: Candidate) -> None:
-        self._module = module
-        self._best: tuple[Score, float, dict[str, Tensor]] | None = None
-        parameters = dict(module.named_parameters())
-        self._masks = [
-            (parameters[name], mask.to(parameters[name].device), parameters[name].detach().clone())
-            for name, mask in candidate.frozen.items()
-        ]
-        self._anchors = [
-            (parameter, group.anchor, parameter.detach().clone())
-            for name, parameter in parameters.items()
-            if (group := group_of(name, candidate.groups)).anchor and parameter.requires_grad
-        ]
-
-    def offer(self, score: Score, share: float) -> None:
-        """Keep the weights if they are the best so far."""
-        if self._best is None or score.beats(self._best[0]):
-            self._best = score, share, _copy(self._module)
-
-    def pull(self) -> None:
-        """Add the gradient of anchor / 2 * ||w - w0||^2."""
-        for parameter, anchor, initial in self._anchors:
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - initial, alpha=anchor)
-
-    @torch.no_grad()
-    def hold(self) -> None:
-        """Put masked entries back: weight decay and AdamW's momentum move them even where the gradient is zero."""
-        for parameter, mask, initial in self._masks:
-            parameter.copy_(torch.where(mask, initial, parameter))
-
-    def fitted(self, curve: Sequence[tuple[float, float]], steps: int, stopped: str) -> Fitted:
-        """Go back to the best checkpoint; where none was scored, stay with the last."""
-        if self._best is None:
-            return Fitted(_copy(self._module), UNKNOWN, (), steps)
-        score, share, state = self._best
-        self._module.load_state_dict(state)
-        return Fitted(state, score, tuple(curve), steps, stopped, {"kept": share})
-
-
 def set_modes(module: nn.Module) -> None:
     """Put a module in training mode, except what owns parameters of which none is trained: its statistics stay too."""
     module.train()
@@ -326,10 +284,6 @@ def count_trained(candidate: Candidate) -> int:
     return sum(p.numel() for p in candidate.module.parameters() if p.requires_grad) - held
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
 def _distance(label: Any, wanted: Any) -> float:
     """How far two labels are apart: numbers by their ratio, all else not at all or infinitely; mappings key by key."""
     if label == wanted:
@@ -338,9 +292,3 @@ def _distance(label: Any, wanted: Any) -> float:
         return sum(_distance(label[key], wanted[key]) for key in label)
     numbers = all(isinstance(value, int | float) and value > 0 for value in (label, wanted))
     return abs(math.log(label / wanted)) if numbers else math.inf
-
-
-def _load_part(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    unexpected = module.load_state_dict(state, strict=False).unexpected_keys
-    if unexpected:
-        raise ValueError(f"a state names tensors that the module lacks: {', '.join(unexpected[:3])}")

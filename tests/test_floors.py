@@ -22,7 +22,7 @@ FLOORS = (
     "augmentation multilabel logistic stratifying",
     "guard calibration prospects diagnostics grouping chronology classwise pool splitting partitioning cells encoding "
     "preparation building inputfile winnerfiles",
-    "plugins config runfolder features scoring labelling optimising losses training prediction",
+    "plugins config runfolder features scoring labelling optimising losses checkpoints training prediction",
     "tuning tracking export engines trials",
     "datacheck earlier rehearsal registered studies assessment looks rivals searching material setting provenance "
     "finalists folding judging refitting result closing explaining forecasting selection planning pretraining curve "
