@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
     from autoxfer.records import Recipe as Recipe, Score as Score, SourceSpec as SourceSpec, Verdict as Verdict
     from autoxfer.result import Result as Result
     from autoxfer.selection import run as run
-    from autoxfer.source import Source as Source, SourceLoader as SourceLoader, TapInfo as TapInfo
+    from autoxfer.source import Source as Source, SourceLoader as SourceLoader
     from autoxfer.strategy import (
         Candidate as Candidate,
         Fitted as Fitted,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers and editors
         TrainData as TrainData,
         Trainer as Trainer,
     )
+    from autoxfer.taps import TapInfo as TapInfo
 
 __version__ = "0.1.0"
 
@@ -87,7 +88,7 @@ _HOMES = {
     "match_classes": "matching",
     "Source": "source",
     "SourceLoader": "source",
-    "TapInfo": "source",
+    "TapInfo": "taps",
     "Column": "dataset",
     "DataSpec": "dataset",
     "Dataset": "dataset",

@@ -44,7 +44,7 @@ from autoxfer.events import Event, TrialFinished
 from autoxfer.features import Composed, Reader
 from autoxfer.optimising import Optimiser
 from autoxfer.setting import Setting, prepare
-from autoxfer.source import Extractor
+from autoxfer.taps import Extractor
 from autoxfer.training import GradientTrainer
 from autoxfer.trials import Bench
 
