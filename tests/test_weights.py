@@ -15,6 +15,7 @@ from autoxfer import DataSpec, InputError
 from autoxfer.config import load_config
 from autoxfer.dataset import Dataset, Schema
 from autoxfer.labelling import class_center, train_labels, train_weights
+from autoxfer.linear import fit_head
 from autoxfer.losses import TaskLoss
 from autoxfer.records import Recipe
 from autoxfer.runfolder import RunFolder
@@ -124,6 +125,18 @@ def test_balanced_classes_are_so_by_the_weights_of_their_examples():
     assert np.allclose(class_center(heavier, np.arange(10), {"dog": 3.0}), [0, np.log(3)])
     both = np.stack([labels, 1 - labels], 1).astype(np.float32)
     assert np.allclose(class_center(several(both, weights, "multilabel", classes), np.arange(10), "balanced"), 0)
+
+
+def test_weights_of_examples_and_of_classes_compose():
+    """What knows nothing but the classes' weighted shares finds all equally likely once they are balanced."""
+    labels, weights = np.repeat([0, 1, 2], [20, 8, 4]), np.repeat([1.0, 4.0, 0.5], [20, 8, 4])
+    dataset = several(labels, weights, "classification", ("a", "b", "c"))
+    rows = np.arange(32)
+    _, bias = fit_head(torch.ones(32, 2), torch.from_numpy(labels), 3, train_weights(dataset, rows, CPU))
+    shares = torch.tensor([20.0, 32.0, 2.0]) / 54
+    torch.testing.assert_close(bias.softmax(0), shares, atol=5e-3, rtol=0)
+    logits = bias.double() + torch.from_numpy(class_center(dataset, rows, "balanced"))
+    torch.testing.assert_close(logits.softmax(0), torch.full((3,), 1 / 3).double(), atol=1e-2, rtol=0)
 
 
 def test_weights_are_part_of_the_fingerprint():
