@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from autoxfer import tracking, tuning
 from autoxfer.events import Observer, RunFinished, RunStarted, StageStarted, Warned
 from autoxfer.metering import Meter
-from autoxfer.records import Entry, Forecast, Logged, Look, Looks, RunRecord, StudyResult, Usage, Verdict, Winner
+from autoxfer.records import StudyResult
+from autoxfer.report import Forecast, Logged, RunRecord, read_forecast, read_record
 from autoxfer.runfolder import RunFolder, write_json
 
 
@@ -83,42 +82,6 @@ def shipped(folder: RunFolder) -> RunRecord | None:
         return read_record(value) if "export" in value["timings"] else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-
-
-def read_record(value: Mapping[str, Any]) -> RunRecord:
-    """Make a record of ``result.json`` again; what is not finite stands there as null, and comes back as NaN."""
-    return RunRecord(
-        **{
-            **value,
-            "winner": Winner(**value["winner"]),
-            "entries": tuple(Entry(**{**line, "verdict": _verdict(line["verdict"])}) for line in value["entries"]),
-            "mlflow": Logged(**value["mlflow"]),
-            "refit": Winner(**value["refit"]) if value.get("refit") else None,
-            "looks": _looks(value["looks"]) if value.get("looks") else None,
-            "forecast": read_forecast(value["forecast"]) if value.get("forecast") else None,
-        }
-    )
-
-
-def read_forecast(value: Mapping[str, Any]) -> Forecast:
-    """Make a forecast of plain data again."""
-    used = Usage(**value["used"]) if value["used"] else None
-    return Forecast(**{**value, "expected": Usage(**value["expected"]), "used": used})
-
-
-def _looks(value: Mapping[str, Any]) -> Looks:
-    return Looks(Look(**value["own"]), tuple(Look(**look) for look in value["earlier"]))
-
-
-def _verdict(value: Mapping[str, Any] | None) -> Verdict | None:
-    if value is None:
-        return None
-    # An earlier version's verdict lacks what was added since; those fields have defaults.
-    known: dict[str, Any] = {
-        field.name: value[field.name] for field in fields(Verdict) if field.name in value or field.default is MISSING
-    }
-    lost = {name: math.nan for name, item in known.items() if item is None and name not in ("fixed", "broken")}
-    return Verdict(**(known | lost))
 
 
 def _tell(observers: Sequence[Observer], event: StageStarted | Warned | RunFinished | RunStarted) -> None:

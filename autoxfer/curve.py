@@ -24,7 +24,8 @@ from autoxfer import looks, runfolder
 from autoxfer.classwise import interleaved
 from autoxfer.errors import InputError
 from autoxfer.events import Observer, StageStarted
-from autoxfer.records import RunRecord, derive_seed
+from autoxfer.records import derive_seed
+from autoxfer.report import RunRecord
 from autoxfer.runfolder import RunFolder
 from autoxfer.selection import compare
 from autoxfer.setting import assemble, prepare

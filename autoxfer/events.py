@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from autoxfer.records import Forecast, RunRecord, Score, Trial, Verdict
+from autoxfer.records import Score, Trial, Verdict
+from autoxfer.report import Forecast, RunRecord
 
 
 @dataclass(frozen=True)

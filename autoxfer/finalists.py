@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from autoxfer import guard
 from autoxfer.errors import AutoxferError
-from autoxfer.records import Entry, StudyResult, Trial, Verdict
+from autoxfer.records import StudyResult, Trial, Verdict
+from autoxfer.report import Entry
 from autoxfer.studies import BASELINE
 
 if TYPE_CHECKING:

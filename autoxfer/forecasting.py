@@ -24,7 +24,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from autoxfer import tuning
 from autoxfer.errors import describe, is_fatal
 from autoxfer.metering import Meter
-from autoxfer.records import Forecast, Job, derive_seed
+from autoxfer.records import Job, derive_seed
+from autoxfer.report import Forecast
 from autoxfer.studies import BASELINE, StudyPlan
 from autoxfer.trials import Price
 

@@ -31,7 +31,7 @@ from optuna.distributions import distribution_to_json
 
 from autoxfer import tracking
 from autoxfer.errors import TrackingError
-from autoxfer.records import Look, Looks
+from autoxfer.report import Look, Looks
 from autoxfer.runfolder import RunFolder, writing
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from autoxfer.records import Usage
+from autoxfer.report import Usage
 
 _PEAK = "VmHWM:"  # in kilobytes; unlike ru_maxrss it forgets the process that started this one
 

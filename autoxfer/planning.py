@@ -16,7 +16,7 @@ from autoxfer import datacheck, forecasting
 from autoxfer.assessment import assess
 from autoxfer.metering import Meter, as_text, duration
 from autoxfer.prospects import Prospect, prospect
-from autoxfer.records import Forecast
+from autoxfer.report import Forecast
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import Setting, prepare
 from autoxfer.strategy import Raw, Tap

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ Floors = tuple[tuple[float, float], ...]  # (share of the steps done, rank below
 Bars = tuple[tuple[float, float, float], ...]  # (share, rank below which to stop, rank of the baseline by then)
 
 SPLITS = ("train", "tune", "guard", "test")
-SCHEMA_VERSION = 1
 
 
 def derive_seed(*parts: object) -> int:
@@ -164,138 +162,3 @@ class Verdict:
         if self.claim == "procedure":
             return "the folds have tested the search, not its weights"
         return "the guard was asked before" if self.exploratory else ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the leaderboard: a study, its finalist and what the splits say of it."""
-
-    strategy: str
-    source: str | None
-    status: Literal["complete", "no_complete_trial", "unavailable"]
-    n_trials: int
-    n_complete: int
-    n_pruned: int
-    n_failed: int
-    seconds: float
-    params: Mapping[str, Any]
-    tune: float | None
-    guard: float | None
-    test: float | None
-    verdict: Verdict | None  # None for scratch
-    given_up: str = ""  # why it was given no further trials, where it could not win any more
-    warm_start: Mapping[str, int] | None = None  # an earlier run's trials: offered, used, dropped; None = a cold start
-    # Of the probabilities: temperature, and expected calibration error on guard with it ("error") and without.
-    calibration: Mapping[str, float] | None = None
-
-    @property
-    def study(self) -> str:
-        """The study's id, as in the run folder."""
-        return self.strategy if self.source is None else f"{self.strategy}@{self.source}"
-
-
-@dataclass(frozen=True)
-class Winner:
-    """What is shipped."""
-
-    strategy: str
-    source: str | None
-    params: Mapping[str, Any]
-    tune: float | None
-    guard: float | None
-    test: float | None
-    certified: bool  # these very weights were accepted by the guard, or are scratch itself
-
-
-@dataclass(frozen=True)
-class Look:
-    """One question put to the guard: of which examples, with which settings, by whom, when."""
-
-    time: str  # ISO 8601, UTC
-    data: str  # fingerprint of the data set
-    guard: str  # of the guard split's examples and labels; empty where there is no such split
-    config: str  # of all that decides what the guard is asked
-    run_id: str
-
-
-@dataclass(frozen=True)
-class Looks:
-    """A run's look at the guard, and those that others took at the same examples before it."""
-
-    own: Look
-    earlier: tuple[Look, ...] = ()
-
-    @property
-    def number(self) -> int:
-        """Which look this is, counted from 1; from the second on the verdicts are exploratory."""
-        return len(self.earlier) + 1
-
-    @property
-    def note(self) -> str:
-        """Say what earlier looks mean for this one, and what to do; empty for the first."""
-        if not self.earlier:
-            return ""
-        named = " and ".join(f"run {look.run_id} on {look.time[:10]}" for look in self.earlier[-2:])
-        more = f"{len(self.earlier) - 2} before, then " if len(self.earlier) > 2 else ""
-        return (
-            f"this is look {self.number} at these data, with other settings than earlier ones ({more}{named}): its "
-            "verdicts are exploratory, and no transfer is certified; a guard split of fresh examples certifies again"
-        )
-
-
-@dataclass(frozen=True)
-class Logged:
-    """Where MLflow keeps the run; empty strings where tracking is off."""
-
-    tracking_uri: str = ""
-    run_id: str = ""
-    model_uri: str = ""
-    name: str = ""
-    version: str = ""
-    refit_version: str = ""  # of the same weights' name: the recipe trained again, where `final: refit` asks for it
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a run takes of the machine."""
-
-    seconds: float  # from reading the data to the last line of the log
-    memory: int  # bytes, at the process's peak
-    device_memory: int | None = None  # bytes, at the peak; None without an accelerator
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a run was expected to take, and what it took."""
-
-    expected: Usage
-    stages: Mapping[str, float]  # seconds that add up to the expected ones
-    studies: Mapping[str, float]  # seconds of the search, by study; with folds, of each
-    used: Usage | None = None  # None where it was not run in one go
-    faults: Mapping[str, str] = field(default_factory=dict)  # why none of a study's default trials could be timed
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """``result.json``."""
-
-    run_id: str
-    task: Mapping[str, Any]  # name, kind, modality, metric, direction, classes, sizes, data fingerprint, warnings
-    winner: Winner
-    entries: tuple[Entry, ...]
-    mlflow: Logged
-    timings: Mapping[str, float]  # seconds by stage
-    refit: Winner | None = None  # the winner's recipe trained again on everything but test; never certified
-    looks: Looks | None = None  # at the guard; None in records of versions that did not count them
-    forecast: Forecast | None = None  # None where making one would have taken too much of the run
-    schema_version: int = SCHEMA_VERSION
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; every verdict carries ``accepted`` beside its decision, the looks number and note."""
-        plain = dataclasses.asdict(self)
-        if self.looks is not None:
-            plain["looks"] |= {"number": self.looks.number, "note": self.looks.note}
-        for entry, record in zip(plain["entries"], self.entries, strict=True):
-            if record.verdict is not None:
-                entry["verdict"]["accepted"] = record.verdict.accepted
-        return plain

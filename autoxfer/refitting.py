@@ -16,7 +16,7 @@ from autoxfer.errors import AutoxferError
 from autoxfer.features import Features
 from autoxfer.labelling import train_labels, train_weights
 from autoxfer.preparation import prepare
-from autoxfer.records import Winner
+from autoxfer.report import Winner
 from autoxfer.scoring import Choice
 from autoxfer.streaming import join, plain
 from autoxfer.trials import Bench

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from autoxfer.prediction import Predictor, load
-from autoxfer.records import RunRecord, Verdict
+from autoxfer.records import Verdict
+from autoxfer.report import RunRecord
 from autoxfer.studies import BASELINE
 
 if TYPE_CHECKING:

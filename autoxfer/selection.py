@@ -33,8 +33,9 @@ from autoxfer.events import Event, Foreseen, Observer, RunStarted, StageStarted,
 from autoxfer.export import save_winner
 from autoxfer.finalists import Finalist, certified, choose, entry
 from autoxfer.metering import Meter
-from autoxfer.records import Forecast, Logged, Looks, RunRecord, StudyResult, Verdict, Winner
+from autoxfer.records import StudyResult, Verdict
 from autoxfer.registered import pinned
+from autoxfer.report import Forecast, Logged, Looks, RunRecord, Winner, read_record
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_maker, search
@@ -102,7 +103,7 @@ def compare(setting: Setting, folder: RunFolder, seen: Looks, observers: Sequenc
     ``seen`` is the look at the guard that has been taken for it. Called again after a kill, it goes on.
     """
     if folder.result.is_file():
-        return closing.read_record(json.loads(folder.result.read_text(encoding="utf-8")))
+        return read_record(json.loads(folder.result.read_text(encoding="utf-8")))
     run = _Run(setting, folder, tracking.TrackingSettings("", folder.path.parent, enabled=False), observers, looks=seen)
     with folder.owned():
         with run._stage("search"):

@@ -19,7 +19,8 @@ from autoxfer.cli import main
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError, InputError
 from autoxfer.events import RunFinished, RunStarted, StageStarted, Warned
-from autoxfer.records import Entry, Logged, RunRecord, Verdict, Winner
+from autoxfer.records import Verdict
+from autoxfer.report import Entry, Logged, RunRecord, Winner
 
 VERDICT = Verdict(
     "untested", *[float("nan")] * 4, 0.0, "exact McNemar", 400, None, None, float("inf"), "untested: no trial completed"

@@ -20,7 +20,8 @@ from autoxfer.errors import AutoxferError, InputError
 from autoxfer.explaining import Explanation, figure
 from autoxfer.explaining.curves import nested, sizes
 from autoxfer.explaining.diagnosis import Curve, diagnose
-from autoxfer.records import Entry, Logged, Outcome, RunRecord, Score, StudyResult, Trial, Verdict, Winner
+from autoxfer.records import Outcome, Score, StudyResult, Trial, Verdict
+from autoxfer.report import Entry, Logged, RunRecord, Winner
 from autoxfer.runfolder import RunFolder, write_json
 from autoxfer.terminal import explanation as words
 from autoxfer.terminal.diagnostics import source_words

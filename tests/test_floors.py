@@ -15,7 +15,7 @@ import autoxfer
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors records events metering matching mapped arrayfiles",
+    "errors records report events metering matching mapped arrayfiles",
     "tracing opening heads conventions cutting preprocessing limits tokens activations layout layering lifting "
     "streaming pictures gallery keeping",
     "strategy taps source dataset hooks metrics statistics axes linear convex boosting architectures textnets "

@@ -20,12 +20,13 @@ from test_live import record, tell
 from test_selection import SETTINGS, Listener
 
 import autoxfer
-from autoxfer import closing, forecasting, planning, selection
+from autoxfer import forecasting, planning, selection
 from autoxfer.config import load_config
 from autoxfer.events import Foreseen, RunStarted
 from autoxfer.forecasting import AFTER, CHANCE, DONE, LATER, SHARE, forecast
 from autoxfer.metering import Meter, as_text, duration, peak_memory
-from autoxfer.records import Forecast, Job, Recipe, Usage
+from autoxfer.records import Job, Recipe
+from autoxfer.report import Forecast, Usage, read_record
 from autoxfer.runfolder import RunFolder
 from autoxfer.terminal.leaderboard import cost
 from autoxfer.terminal.progress import Progress
@@ -186,7 +187,7 @@ def test_the_last_lines_say_how_far_it_was_off() -> None:
     made = replace(made, forecast=replace(made.forecast, used=Usage(151, 1_000_000_000, 2_500_000_000)))
     said = "expected 2 min 11 s and 1.1 GB, took 2 min 31 s and 1 GB (2.5 GB on the accelerator)"
     assert cost(made) == [said]
-    assert closing.read_record(json.loads(json.dumps(made.as_dict()))).forecast == made.forecast
+    assert read_record(json.loads(json.dumps(made.as_dict()))).forecast == made.forecast
 
 
 def test_a_peak_is_remembered_and_memory_is_counted_in_bytes() -> None:

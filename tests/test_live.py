@@ -11,7 +11,8 @@ from rich.console import Console
 
 from autoxfer.events import Event, RunFinished, RunStarted, StageStarted, StudyStarted, TrialFinished, Warned
 from autoxfer.metering import duration
-from autoxfer.records import Entry, Logged, Outcome, RunRecord, Score, Trial, TrialState, Verdict, Winner
+from autoxfer.records import Outcome, Score, Trial, TrialState, Verdict
+from autoxfer.report import Entry, Logged, RunRecord, Winner
 from autoxfer.terminal.leaderboard import leaderboard, ranked, sentences, show, text, usage
 from autoxfer.terminal.live import Lines, Live, Watcher, resume_command, watcher, window
 from autoxfer.terminal.progress import Progress, StudyProgress, number

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from autoxfer import closing, looks, tracking
+from autoxfer import looks, tracking
 from autoxfer.config import load_config
 from autoxfer.errors import StorageError, TrackingError
 from autoxfer.finalists import certified
 from autoxfer.looks import Ledger, before, configuration, own_look
 from autoxfer.metrics import get_metric
-from autoxfer.records import Entry, Logged, Look, Looks, RunRecord, Verdict, Winner
+from autoxfer.records import Verdict
+from autoxfer.report import Entry, Logged, Look, Looks, RunRecord, Winner, read_record
 from autoxfer.runfolder import RunFolder
 from autoxfer.setting import Setting, prepare
 from autoxfer.terminal import history, leaderboard
@@ -298,8 +299,8 @@ def test_the_record_comes_back_with_its_looks_and_the_list_shows_them(tmp_path: 
     plain = json.loads(json.dumps(second.as_dict()))
     assert plain["looks"]["number"] == 2
     assert "look 2" in plain["looks"]["note"]
-    assert closing.read_record(plain) == second
-    assert closing.read_record({key: item for key, item in plain.items() if key != "looks"}).looks is None
+    assert read_record(plain) == second
+    assert read_record({key: item for key, item in plain.items() if key != "looks"}).looks is None
     folder = tmp_path / "run-b"
     folder.mkdir()
     (folder / "config.yaml").write_text("task: {data: x, name: digits, metric: accuracy}\n")

@@ -28,7 +28,7 @@ from autoxfer.config import load_config
 from autoxfer.dataset import Column, Schema
 from autoxfer.export import save_winner
 from autoxfer.prediction import load
-from autoxfer.records import RunRecord
+from autoxfer.report import RunRecord
 from autoxfer.setting import Setting, prepare
 from autoxfer.tracking import serving as serving_module
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from autoxfer.dataset import Schema
 from autoxfer.errors import InputError, TrackingError
 from autoxfer.export import save_winner
-from autoxfer.records import Entry, Logged, Look, Looks, Outcome, RunRecord, Score, StudyResult, Trial, Verdict, Winner
+from autoxfer.records import Outcome, Score, StudyResult, Trial, Verdict
+from autoxfer.report import Entry, Logged, Look, Looks, RunRecord, Winner
 from autoxfer.runfolder import write_json
 from autoxfer.tracking import TrackingSettings, check, evidence, log_run, past_looks, read_settings
 

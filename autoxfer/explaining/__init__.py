@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, final
 from autoxfer import closing, runfolder
 from autoxfer.errors import AutoxferError, InputError
 from autoxfer.explaining.diagnosis import Curve, Diagnosis, diagnose
-from autoxfer.records import Entry, Outcome, RunRecord, Score, StudyResult, Trial
+from autoxfer.records import Outcome, Score, StudyResult, Trial
+from autoxfer.report import Entry, RunRecord
 from autoxfer.runfolder import RunFolder
 from autoxfer.studies import BASELINE
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoxfer.errors import AutoxferError, InputError
 from autoxfer.metrics import get_metric
-from autoxfer.records import Entry
+from autoxfer.report import Entry
 from autoxfer.runfolder import RunFolder, write_whole
 from autoxfer.studies import BASELINE
 

@@ -16,7 +16,7 @@ from autoxfer.terminal import aligned
 
 if TYPE_CHECKING:
     from autoxfer.curve import Curve, Point
-    from autoxfer.records import Entry
+    from autoxfer.report import Entry
 
 MARK = {"accepted": "+", "harmful": "!", "undecided": "", "untested": "?"}
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from autoxfer.records import Entry
+from autoxfer.report import Entry
 from autoxfer.terminal import aligned
 from autoxfer.terminal.diagnostics import source_words
 from autoxfer.terminal.leaderboard import ranked

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoxfer.metering import as_text
-from autoxfer.records import Entry, RunRecord
+from autoxfer.report import Entry, RunRecord
 from autoxfer.terminal import aligned
 from autoxfer.terminal.progress import number
 

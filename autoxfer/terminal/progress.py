@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from autoxfer.events import Event, Foreseen, RunFinished, RunStarted, StageStarted, StudyStarted, TrialFinished, Warned
-from autoxfer.records import Forecast
+from autoxfer.report import Forecast
 
 STAGES = {
     "data": "reading the data and the sources",

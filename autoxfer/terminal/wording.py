@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from autoxfer.records import Entry, RunRecord, StudyResult, Verdict
+from autoxfer.records import StudyResult, Verdict
+from autoxfer.report import Entry, RunRecord
 from autoxfer.terminal.leaderboard import scratchs_loss
 from autoxfer.terminal.progress import number
 

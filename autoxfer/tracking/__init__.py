@@ -11,7 +11,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from autoxfer.errors import InputError, TrackingError
-from autoxfer.records import Logged, Look, RunRecord, StudyResult
+from autoxfer.records import StudyResult
+from autoxfer.report import Logged, Look, RunRecord
 from autoxfer.runfolder import RunFolder
 from autoxfer.tracking import evidence
 from autoxfer.tracking.session import open_client, probe

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from autoxfer.records import SPLITS, Entry, Look, RunRecord, StudyResult, Verdict
+from autoxfer.records import SPLITS, StudyResult, Verdict
+from autoxfer.report import Entry, Look, RunRecord
 
 LOOK = {  # a look's field -> the tag that carries it
     "time": "autoxfer.looked_at",

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, final
 
 from autoxfer.errors import TrackingError
-from autoxfer.records import Logged, RunRecord, StudyResult
+from autoxfer.records import StudyResult
+from autoxfer.report import Logged, RunRecord
 from autoxfer.runfolder import RunFolder
 from autoxfer.tracking import evidence
 from autoxfer.tracking.evidence import REFIT, TESTED
