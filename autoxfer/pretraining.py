@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -18,7 +19,7 @@ import torch
 from optuna.distributions import CategoricalDistribution
 from torch import Tensor, nn
 
-from autoxfer.architectures import RESERVED
+from autoxfer.architectures import RESERVED, WIDTHS
 from autoxfer.config.checks import NAME
 from autoxfer.cutting import cut
 from autoxfer.errors import AutoxferError, InputError
@@ -93,8 +94,11 @@ def pretrain(
     config = config.model_copy(update={"sources": (), "strategies": None})
     material = read(config)
     schema = material.dataset.schema
-    if schema.modality not in ("image", "vector", "table"):
-        raise InputError("pictures, vectors or a table to train a source on", schema.modality, "task.data")
+    if schema.modality == "mixed":
+        found = "texts beside columns (task.ignore leaves columns out)"
+        raise InputError("pictures, vectors, a table or texts to train a source on", found, "task.data")
+    if schema.modality == "text" and spec.model not in WIDTHS:
+        raise InputError(f"{' or '.join(WIDTHS)} for texts", repr(spec.model), f"sources.{spec.name}.model")
     setting = _setting(config, material, loader, spec)
     with tempfile.TemporaryDirectory() as temporary, torch.random.fork_rng(devices=[]):
         folder = RunFolder(Path(temporary))
@@ -141,6 +145,8 @@ def _setting(config: RunConfig, material: Material, loader: SourceLoader, spec: 
     plan = setting.studies[BASELINE]
     shape, n_outputs = plan.problem.shape, plan.problem.n_outputs
     make = loader.factory(spec, shape, n_outputs)
+    if setting.stored.modality == "text":  # as many word vectors as there are words
+        make = partial(plan.problem.architectures[spec.model], n_outputs)
     _check(make, shape, n_outputs, f"sources.{spec.name}.model")
     fixed: dict[str, str | float] = {"architecture": STANDS_FOR, "dropout": 0.0}
     plan = dataclasses.replace(
@@ -196,9 +202,10 @@ def _fold(module: nn.Module, setting: Setting) -> None:
     )
     if bool((spread == 1).all()) and bool((center == 0).all()):
         return
-    head = cut(module, setting.studies[BASELINE].problem.shape).head
+    texts = setting.stored.modality == "text"
+    head: Any = module.get_submodule("head") if texts else cut(module, setting.studies[BASELINE].problem.shape).head
     for part in module.modules() if head is not None else ():
-        if isinstance(part, nn.Linear) and part.bias is not None and torch.equal(part.weight, head.weight):  # type: ignore[union-attr]
+        if isinstance(part, nn.Linear) and part.bias is not None and torch.equal(part.weight, head.weight):
             with torch.no_grad():
                 part.weight.mul_(spread[:, None])
                 part.bias.mul_(spread).add_(center)
@@ -209,12 +216,10 @@ def _card(setting: Setting, spec: SourceSpec, name: str, module: nn.Module) -> d
     """Describe the source: what it reads, what it answers, where it comes from."""
     schema, preparation = setting.dataset.schema, setting.features.preparation
     standardise = preparation.standardise.cpu()
-    assert isinstance(standardise, Standardise)
-    reading: dict[str, Any] = {
-        "shape": list(preparation.natural_shape),
-        "mean": standardise.mean.flatten().tolist(),
-        "std": standardise.deviation.flatten().tolist(),
-    }
+    reading: dict[str, Any] = {"shape": list(preparation.natural_shape)}
+    if isinstance(standardise, Standardise):
+        reading |= {"mean": standardise.mean.flatten().tolist(), "std": standardise.deviation.flatten().tolist()}
+    words = preparation.vocabulary
     if schema.modality == "table":
         reading["columns"] = list(schema.natural_columns)
     return {
@@ -232,6 +237,7 @@ def _card(setting: Setting, spec: SourceSpec, name: str, module: nn.Module) -> d
         },
         "parameters": sum(math.prod(parameter.shape) for parameter in module.parameters()),
         "versions": {package: version(package) for package in ("autoxfer", "torch")},
+        **({} if words is None else {"vocabulary": list(words.words)}),
     }
 
 

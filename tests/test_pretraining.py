@@ -43,6 +43,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "numbers.csv").write_text("\n".join(["a,b,c,target", *rows]))
     texts = [f"word{k} other{k % 7},{'no' if k % 2 else 'yes'}" for k in range(40)]
     (tmp_path / "texts.csv").write_text("\n".join(["text,label", *texts]))
+    mixed = [f"the word {k} and its number {k % 7},{k % 5},{'no' if k % 2 else 'yes'}" for k in range(40)]
+    (tmp_path / "mixed.csv").write_text("\n".join(["text,age,label", *mixed]))
     images = rng.integers(0, 90, (90, 8, 8)).astype(np.uint8)
     labels = np.arange(90) % 3
     images[np.arange(90), labels * 2] += 120
@@ -129,7 +131,9 @@ NUMBERS = ("--data", "numbers.csv", "--target", "target")
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--data", "texts.csv", "--model", "compact", "--target", "label"), "pictures, vectors or a table"),
+        (("--data", "texts.csv", "--model", "nets.py:Net", "--target", "label"), "compact or compact_wide for texts"),
+        (("--data", "texts.csv", "--model", "{model: compact, options: {width: 3}}"), "no options for compact"),
+        (("--data", "mixed.csv", "--model", "compact", "--target", "label"), "pictures, vectors, a table or texts"),
         ((*NUMBERS, "--model", "nets.py:pair"), "a network with 1 outputs"),
         ((*NUMBERS, "--model", "nets.py:other"), "a network that reads the data's 3"),
         ((*NUMBERS, "--model", "nets.py:Nett"), "a factory in nets.py"),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoxfer import InputError, Source, SourceLoader, SourceSpec, hookimpl
 from autoxfer.architectures import WIDTHS, Compact
-from autoxfer_builtins.weights import fit_weights, locate, read_card, read_weights
+from autoxfer.cutting import Chain, tensors
+from autoxfer.source import fingerprint
+from autoxfer.textnets import CompactText
+from autoxfer.tokens import LONGEST, Tokenizer, Vocabulary
+from autoxfer_builtins.weights import InputCard, fit_weights, locate, read_card, read_weights
 
 
 @final
@@ -35,6 +40,8 @@ class CompactLoader(SourceLoader):
         if "head.weight" not in state or state["head.weight"].dim() != 2:
             found = f"no head.weight in {path.name}"
             raise InputError("the weights of a compact network", found, f"{where}.weights")
+        if "vocabulary" in card.record:
+            return _of_texts(spec, path.name, card, state)
         factory = self.factory(spec, card.shape, len(state["head.weight"]))
         with torch.random.fork_rng(devices=[]):
             network = factory()
@@ -57,6 +64,36 @@ class CompactLoader(SourceLoader):
         if spec.options:
             raise InputError(f"no options for {spec.model}", ", ".join(spec.options), f"sources.{spec.name}.options")
         return partial(Compact(tuple(shape), WIDTHS[spec.model]), n_outputs)
+
+
+def _of_texts(spec: SourceSpec, file: str, card: InputCard, state: dict[str, Tensor]) -> Source:
+    """Make a source of the compact network over texts; the words that it knows stand on its card. Raises InputError."""
+    where = f"sources.{spec.name}"
+    known = card.record["vocabulary"]
+    if not isinstance(known, list) or not all(isinstance(word, str) for word in known):
+        raise InputError("vocabulary: a list of words, as autoxfer pretrain writes it", f"{known!s:.40}", file)
+    content = Vocabulary(tuple(known), ()).content
+    architecture = CompactText(len(known), WIDTHS[spec.model])
+    with torch.random.fork_rng(devices=[]):
+        network = architecture(len(state["head.weight"])).eval()
+    fit_weights(network, state, f"{where}.weights")
+    body, head = network.get_submodule("body"), network.get_submodule("head").requires_grad_(False)
+    assert isinstance(head, nn.Linear)
+    own = {name: name for name in tensors(body)}
+    reading = {"tokenizer": hashlib.sha256(content.encode()).hexdigest(), "length": LONGEST}
+    record = {key: value for key, value in card.record.items() if key != "vocabulary"}
+    return Source(
+        spec.name,
+        Chain(("last",), (body,), ((head.in_features,),), head, {}, (own,)),
+        lambda: architecture(1).get_submodule("body"),
+        input_shape=(LONGEST,),
+        mean=(0.0,),
+        std=(1.0,),
+        classes=card.classes,
+        tokenizer=Tokenizer("words", content, LONGEST, spec.name),
+        card={**record, "model": spec.model, "weights": file, "input": reading, "segments": ["last"]},
+        fingerprint=fingerprint(network, reading),
+    )
 
 
 @hookimpl
