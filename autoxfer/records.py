@@ -1,4 +1,4 @@
-"""The values that pass between floors: frozen, plain, without a library's objects in them."""
+"""The values that searching and judging pass between floors: frozen, plain, without a library's objects in them."""
 
 from __future__ import annotations
 

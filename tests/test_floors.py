@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -143,6 +144,14 @@ def _circle(found: list[Import], files: Mapping[str, Path]) -> list[str]:
 
 def test_imports_point_down_and_each_heavy_library_has_one_module() -> None:
     assert violations(ROOT / "autoxfer") == []
+
+
+def test_the_map_in_contributing_names_modules_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and "`" in line][1:]
+    named = {name.rstrip("/") for row in rows for name in re.findall(r"`([a-z/]+)`", row)}
+    assert len(named) > 50
+    assert named - set(FLOOR) == set()
 
 
 def test_a_built_in_knows_nothing_of_the_machinery_that_runs_it() -> None:
