@@ -22,7 +22,7 @@ from autoxfer.features import TrainTensors
 from autoxfer.metrics import get_metric
 from autoxfer.plugins import load_plugins
 from autoxfer.records import Modality, Recipe, Task
-from autoxfer.strategy import Strategy, Tap
+from autoxfer.strategy import Raw, Strategy, Tap
 from autoxfer.testing import scenes
 from autoxfer.testing.promises import what_has_no_weight_teaches_it_nothing
 from autoxfer.testing.scenes import SCENES, Scene, scene
@@ -109,12 +109,13 @@ def of(name: str) -> type[Strategy]:
     return One
 
 
+QUICK = [("text", "classification", 1), ("vector", "regression", 1)]
 EVERYWHERE = [*((*each, 1) for each in SCENES), ("vector", "regression", 2)]
 
 
 @pytest.mark.parametrize(
     ("modality", "task", "n"),
-    [pytest.param(*each, marks=[pytest.mark.slow] if each[0] == "mixed" else []) for each in EVERYWHERE],
+    [pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in EVERYWHERE],
 )
 def test_labels_of_no_weight_reach_none_of_scratchs_networks(modality: Modality, task: Task, n: int) -> None:
     where = scene(modality, task, 1, n)
@@ -122,8 +123,11 @@ def test_labels_of_no_weight_reach_none_of_scratchs_networks(modality: Modality,
         what_has_no_weight_teaches_it_nothing(of(name), where)
 
 
-@pytest.mark.parametrize("where", [scene(*each) for each in SCENES if each[1] == "classification"], ids=str)
-def test_a_class_that_counts_nothing_does_no_harm(where: Scene) -> None:
+@pytest.mark.parametrize(
+    "modality", [*("vector", "text"), *(pytest.param(each, marks=pytest.mark.slow) for each in ("image", "mixed"))]
+)
+def test_a_class_that_counts_nothing_does_no_harm(modality: Modality) -> None:
+    where = scene(modality, "classification")
     weights = (where.labels != 1).float()
     where = replace(where, weights=weights / weights.mean())
     made = [(name, strategy()) for name, strategy in BUILT_IN.items()]
@@ -135,6 +139,16 @@ def test_a_class_that_counts_nothing_does_no_harm(where: Scene) -> None:
         candidate, fitted = where.fit(instance)
         assert np.isfinite(fitted.score.loss), name
         assert torch.isfinite(where.answer(candidate, 5)).all(), name
+
+
+def test_weights_go_with_the_examples_that_memory_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    where, rows = scene("vector", "classification"), torch.tensor([3, 8, 9])
+    monkeypatch.setattr(type(where.features), "sampled", lambda *_: rows)
+    weights = torch.arange(len(where.labels)).float()
+    some = TrainTensors(where.features, where.problem, where.labels, weights=weights).sample(Raw())
+    assert some.weights is not None
+    torch.testing.assert_close(some.weights, rows / (20 / 3))
+    assert torch.equal(some.labels, where.labels[rows])
 
 
 # Naive twins
