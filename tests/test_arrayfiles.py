@@ -109,6 +109,14 @@ def test_parts_lie_one_after_the_other(tmp_path):
     assert found.parts["test"].tolist() == list(range(N, N + 50))
 
 
+def test_large_arrays_are_never_read_whole_nor_those_that_nobody_asked_for(tmp_path, monkeypatch):
+    whole: list[str] = []
+    plain = Archive.read
+    monkeypatch.setattr(Archive, "read", lambda archive, key: whole.append(key) or plain(archive, key))
+    read(tmp_path, images=pixels(), labels=np.arange(N) % 2, features=vectors())
+    assert set(whole) == {"labels"}
+
+
 def test_the_second_time_nothing_is_read_unless_the_file_changed(tmp_path, monkeypatch):
     y = np.arange(N) % 2
     read(tmp_path, images=pixels(), labels=y)
@@ -391,9 +399,9 @@ BYTES = 300e6
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc that tells a process's peak")
 @pytest.mark.parametrize("kind", ["images", "features"])
 def test_planning_running_and_predicting_take_hardly_any_memory(tmp_path, kind):
-    side, width, peaks = 160, 8192, {}
+    side, width, peaks = 128, 4096, {}
     row = side * side * 3 if kind == "images" else 4 * width
-    for place, n in (("many", int(BYTES / row)), ("few", 400)):
+    for place, n in (("many", int(BYTES / row)), ("few", 1500)):  # enough to be sampled from
         splits = {"train": n - 240, "tune": 80, "guard": 80, "test": 80}
         config = project(tmp_path / place, kind, n, width=width, side=side, save=np.savez_compressed, splits=splits)
         config |= {"final": "tested"}
@@ -405,4 +413,4 @@ def test_planning_running_and_predicting_take_hardly_any_memory(tmp_path, kind):
             peaks[place, what] = json.loads(done.stdout.splitlines()[-1])[1]
     print({key: f"{peak / 1e6:.0f} MB" for key, peak in peaks.items()})
     for what in ("plan", "run", "predict"):
-        assert peaks["many", what] - peaks["few", what] < BYTES / 2, what
+        assert peaks["many", what] - peaks["few", what] < BYTES / 3, what

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoxfer.dataset import Dataset
-from autoxfer.mapped import give_back, mapping
+from autoxfer.mapped import mapping, pieces
 from autoxfer.pool import Rows
 from autoxfer.records import derive_seed
 
@@ -101,7 +101,7 @@ def columns_tell(dataset: Dataset, train: Rows, seed: int = 0) -> dict[str, floa
     of = tells
     if labels.ndim == 2:
         labels, n_classes, of = labels[:, :MOST_OUTPUTS], 2 if n_classes else 0, most_tells
-    examples = dataset.examples[rows]
+    examples = np.concatenate(list(pieces(dataset.examples, rows)))
     return {
         name: of(examples[:, index].astype(np.float64), labels, n_classes, rng, categorical=categorical)
         for index, (name, categorical) in enumerate(_columns(dataset))
@@ -132,12 +132,11 @@ def near_constant(dataset: Dataset, train: Rows) -> dict[str, float]:
     examples, found = dataset.examples, {}
     if mapping(examples) is not None:  # all of it does not fit
         train = _some(train, ENOUGH, np.random.default_rng(0))
-        examples, train = examples[train], np.arange(len(train))
+        examples, train = np.concatenate(list(pieces(examples, train))), np.arange(len(train))
     for index, (name, _) in enumerate(_columns(dataset)):
         counts = np.unique(examples[train, index], return_counts=True)[1]  # NaN counts as one value
         if counts.max() >= ALIKE * len(train):
             found[name] = float(counts.max() / len(train))
-    give_back(dataset.examples)
     return found
 
 

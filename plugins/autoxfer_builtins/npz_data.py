@@ -74,6 +74,9 @@ class _Arrays(Mapping[str, NDArray[Any]]):
             raise KeyError(key)
         return self.archive.read(key)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.archive.members  # a Mapping's own would read the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.archive.members)
 
