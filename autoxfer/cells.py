@@ -115,7 +115,7 @@ def _column(column: Column, values: NDArray[Any], where: str) -> NDArray[np.floa
     infinite = np.isinf(single)
     if infinite.any():
         found = f"{values[int(infinite.argmax())]!r} in column {column.name!r}, row {int(infinite.argmax()) + 1}"
-        raise InputError("finite numbers", found, where)
+        raise InputError("finite numbers that 32 bits can hold, below 3.4e38", found, where)
     return single
 
 

@@ -51,7 +51,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def is_fatal(error: Exception) -> bool:
+def is_fatal(error: BaseException) -> bool:
     """Tell what would fail every trial, and is mended by the user before going on, from a strategy's own failure."""
     disk = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
     return isinstance(error, InputError | StorageError) or (isinstance(error, OSError) and error.errno in disk)

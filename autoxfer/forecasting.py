@@ -151,7 +151,7 @@ class Sample:
         """Price one trial; why it fails, empty = it does not. What fails at once costs the search next to nothing."""
         try:
             self.prices.append(self.bench.price(job))
-        except Exception as error:  # whatever a strategy's own code raises: the search will meet it, trial by trial
+        except (Exception, SystemExit) as error:  # of a strategy's own code: the search will meet it
             if is_fatal(error):
                 raise
             self.prices.append(Price(0.0, 0.0))

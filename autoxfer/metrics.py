@@ -94,6 +94,9 @@ def get_metric(name: str | None, task: Task, n_classes: int | None = None) -> Me
         return table[name]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
+    others = [other.task for other in (*METRICS.values(), *MULTILABEL.values()) if other.name == name]
+    if others:
+        hint = f", which is for {others[0]} (task.kind: {others[0]} asks for that)"
     raise InputError(f"a metric for {task}: {', '.join(names)}", f"{name!r}{hint}", "task.metric")
 
 

@@ -31,7 +31,7 @@ def fault(strategy: type[Strategy], params: Mapping[str, Any], problem: Problem,
             shape = tuple(composed(features.stored("train")[:N]).shape)
     except Unsupported as reason:
         return str(reason)
-    except Exception as error:  # whatever a strategy's own code, or torch under it, raises
+    except (Exception, SystemExit) as error:  # whatever a strategy's own code, or torch under it, raises
         return describe(error)
     expected = (min(N, problem.n_train), problem.n_outputs)
     return "" if shape == expected else f"its first candidate gives outputs of shape {shape}, not {expected}"

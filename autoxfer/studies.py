@@ -88,7 +88,7 @@ def _studies(
                 unavailable[name] = str(error)  # what was wished for suits each source alone, and is tried there
                 continue
             studies[name] = StudyPlan(strategy, source, problem, space, defaults)
-    _check_transfers(config, studies, unavailable, sources)
+    _check_transfers(config, chosen, studies, unavailable, sources)
     return studies, unavailable
 
 
@@ -124,10 +124,19 @@ def crowded(studies: Mapping[str, StudyPlan]) -> tuple[str, ...]:
 
 
 def _check_transfers(
-    config: RunConfig, studies: Mapping[str, StudyPlan], unavailable: Mapping[str, str], sources: Mapping[str, Source]
+    config: RunConfig,
+    chosen: Iterable[type[Strategy]],
+    studies: Mapping[str, StudyPlan],
+    unavailable: Mapping[str, str],
+    sources: Mapping[str, Source],
 ) -> None:
-    """Refuse a run whose user named strategies of which none is left to compare with scratch. Raises InputError."""
-    if not any(plan.strategy.needs_source for plan in studies.values()) and config.strategies is not None:
+    """Refuse a run whose user named strategies, or sources, that leave nothing to compare with scratch.
+
+    Raises InputError.
+    """
+    if config.strategies is None or not (sources or any(strategy.needs_source for strategy in chosen)):
+        return
+    if not any(plan.strategy.needs_source for plan in studies.values()):
         if not sources:
             raise InputError("at least one source, for a strategy other than scratch", "none", "sources")
         named = "; ".join(f"{name}: {why}" for name, why in unavailable.items())
@@ -156,7 +165,7 @@ def _rehearsed(
             raise PluginError(f"the baseline cannot be built: {why}")
         else:
             unavailable[name] = f"its first candidate cannot be built: {why}"
-    _check_transfers(config, kept, unavailable, features.sources)
+    _check_transfers(config, chosen, kept, unavailable, features.sources)
     used = {source.name: plan.problem for plan in kept.values() for source in plan.problem.sources}
     for name, problem in used.items():
         rehearsal.check_shippable(name, problem, features)
@@ -186,7 +195,7 @@ def _own_space(strategy: type[Strategy], problem: Problem) -> dict[str, BaseDist
         space = strategy.space(problem)
     except (Unsupported, InputError):
         raise
-    except Exception as error:  # whatever a plugin's code raises: the other strategies go on
+    except (Exception, SystemExit) as error:  # whatever a plugin's code raises: the other strategies go on
         raise Unsupported(f"its space fails: {describe(error)}") from error
     if not isinstance(space, dict) or not all(isinstance(each, BaseDistribution) for each in space.values()):
         raise Unsupported(f"its space has to be a dict of Optuna's distributions, not {space!r:.200}")

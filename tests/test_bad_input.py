@@ -475,7 +475,14 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
     "splits_without_tune": (options("task.splits={tune: 0}"), ("task.splits", "at least 1", "0")),
     "split_is_text": (options("task.splits.tune=half"), ("task.splits.tune", "'half'")),
     "metric_unknown": (options("task.metric=acuracy"), ("task.metric", "'acuracy'", "accuracy")),
-    "metric_of_another_task": (options("task.metric=rmse"), ("task.metric", "classification", "'rmse'")),
+    "metric_of_another_task": (
+        options("task.metric=rmse"),
+        ("task.metric", "classification", "'rmse'", "task.kind: regression asks for that"),
+    ),
+    "word_among_numbers": (
+        cells(0, "n/k", first=6, last=7),
+        ("table.csv", "numbers in column 'x', as 59 of 60 of its cells are", "'n/k' in row 7", "task.ignore"),
+    ),
     "regression_of_words": (options("task.kind=regression"), ("numbers", "regression", "label")),
     # the table
     "data_missing": (options("task.data=tabel.csv"), ("task.data", "tabel.csv", "'table.csv'")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from autoxfer.config import load_config
 from autoxfer.curve import _ordered, trace
 from autoxfer.dataset import Dataset, Schema
 from autoxfer.errors import InputError
+from autoxfer.report import Entry
+from autoxfer.terminal import curved
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
 
@@ -118,3 +121,19 @@ def test_sizes_that_cannot_be_are_one_clear_message(
     with pytest.raises(InputError, match=expected):
         trace(load_config(settings(**task)), sizes, tmp_path / "runs")
     assert not (tmp_path / "runs" / "looks.jsonl").exists()
+
+
+def test_a_curve_of_data_that_were_looked_at_before_says_so(traced: tuple[Path, curve.Curve], tmp_path: Path) -> None:
+    _, found = traced
+    assert curved.EXPLORATORY not in curved.lines(found)
+    points = [
+        replace(p, record=replace(p.record, entries=tuple(map(looked_at, p.record.entries)))) for p in found.points
+    ]
+    again = replace(found, points=tuple(points))
+    assert curved.EXPLORATORY in curved.lines(again)
+    curved.draw(again, tmp_path / "again.svg")
+    assert "looked at before" in (tmp_path / "again.svg").read_text()
+
+
+def looked_at(entry: Entry) -> Entry:
+    return entry if entry.verdict is None else replace(entry, verdict=replace(entry.verdict, exploratory=True))

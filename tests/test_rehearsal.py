@@ -89,3 +89,16 @@ def test_a_strategy_whose_space_fails_is_left_out_and_the_others_compete(
     found = setting(project, "linear_probe", "fine_tune")
     assert set(found.studies) == {"scratch", "fine_tune@net"}
     assert told in found.unavailable["linear_probe@net"]
+
+
+def test_a_strategy_that_wants_to_end_the_program_is_left_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaves(*_: Any) -> Candidate:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(LinearProbe, "build", leaves)
+    assert "SystemExit: 3" in setting(project, "linear_probe", "fine_tune").unavailable["linear_probe@net"]
+
+
+def test_scratch_alone_needs_no_source(project: Path) -> None:
+    config = {"task": {"data": "t.csv"}, "strategies": ["scratch"], "device": "cpu", "directory": str(project)}
+    assert set(prepare(load_config(config)).studies) == {"scratch"}

@@ -71,7 +71,7 @@ class Plugins:
             try:
                 if claim(spec):
                     names.append(name)
-            except Exception as error:  # one plugin's mistake must not keep the others from answering
+            except (Exception, SystemExit) as error:  # one plugin's mistake must not keep the others from answering
                 faults.append(f"{name} raised {type(error).__name__}: {error}")
         if len(names) > 1:
             raise PluginError(f"{where}: {wanted!r} is claimed by {' and '.join(names)}; switch one of them off")

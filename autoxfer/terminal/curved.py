@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autoxfer.curve import Curve, Point
     from autoxfer.report import Entry
 
+EXPLORATORY = "These data have been looked at before: all verdicts are exploratory."
 MARK = {"accepted": "+", "harmful": "!", "undecided": "", "untested": "?"}
 
 
@@ -53,7 +54,13 @@ def lines(curve: Curve) -> list[str]:
         aligned([head, *rows]),
         "",
     ]
-    return [*told, *_words(curve), f"curve: {curve.folder / 'curve.json'}"]
+    again = [EXPLORATORY] if _exploratory(curve) else []
+    return [*told, *_words(curve), *again, f"curve: {curve.folder / 'curve.json'}"]
+
+
+def _exploratory(curve: Curve) -> bool:
+    verdicts = [entry.verdict for point in curve.points for entry in point.record.entries]
+    return any(verdict is not None and verdict.exploratory for verdict in verdicts)
 
 
 def _row(point: Point, studies: Sequence[str]) -> tuple[str, ...]:
@@ -101,7 +108,8 @@ def draw(curve: Curve, path: Path) -> None:
     task = curve.points[0].record.task
     _scores(left, curve, str(task["metric"]))
     _gains(right, curve)
-    figure.suptitle(f"{task.get('name', 'task')}: where does transfer stop helping?", fontsize=11)
+    again = " (exploratory: looked at before)" if _exploratory(curve) else ""
+    figure.suptitle(f"{task.get('name', 'task')}: where does transfer stop helping?{again}", fontsize=11)
     write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:].lower(), metadata=None))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Literal
 from autoxfer.errors import InputError
 
 LITTLE_DISK = 1.0  # GB
+USES = {"vision": "timm:NAME", "text": "hf:NAME and texts"}
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,20 @@ def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement  # noqa: PLC0415
 
     for requirement in map(Requirement, requires("autoxfer") or ()):
-        extra = requirement.marker is not None and "extra" in str(requirement.marker)
+        extra = re.search(r"extra == ['\"](\w+)", str(requirement.marker))
+        use = USES.get(extra[1]) if extra else None
         wanted = str(requirement.specifier) or "any version"
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
             if not extra:
                 yield Finding(requirement.name, "broken", f"not installed, {wanted} is needed")
+            elif use:
+                told = f'not installed; for {use}: pip install "autoxfer[{extra[1]}]"'
+                yield Finding(requirement.name, "note", told)
             continue
         fits = requirement.specifier.contains(found, prereleases=True)
-        if fits and not extra:
+        if fits and (use or not extra):
             yield Finding(requirement.name, "ok", f"{found} ({wanted})")
         elif not fits:
             yield Finding(requirement.name, "note" if extra else "broken", f"{found}, but {wanted} is needed")

@@ -90,7 +90,7 @@ def checks(strategy: type[Strategy]) -> list[Check]:
         except Unsupported as reason:
             reasons.append(f"{place}: {reason}")
             continue
-        except Exception:  # a broken promise, which the checks will report
+        except (Exception, SystemExit):  # a broken promise, which the checks will report
             pass
         served.append(place)
     assert served, f"{strategy.name} serves none of the tiny problems: {'; '.join(reasons)}"
@@ -104,7 +104,7 @@ def run_checks(strategy: type[Strategy], expected_failures: Mapping[str, str] | 
         reason = expected.get(check.name)
         try:
             check()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             broken = f"{type(error).__name__}: {error}".removeprefix("AssertionError: ")
             yield Report(check, "broken", broken) if reason is None else Report(check, "expected", reason)
         else:

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoxfer import Column, as_text
+from autoxfer import Column, InputError, as_text
 
 MOST_CATEGORIES = 50  # kept of one column, the most frequent; a rarer one counts as missing
 MANY_WORDS = 5  # words on average from which nearly unique strings are text
 FEW_WORDS = 2  # the same, where the column's name says that it is text
 TEXT_NAMES = ("text", "sentence", "review", "question", "comment", "message", "utterance", "query")
+MANY_NUMBERS = 20  # different ones from which a column is no list of codes
+STRAY = 0.05  # share of its cells that may be words before it is taken for categories
 ENOUGH = 20  # rows from which a column of different values can be called an identifier
 NOT_A_NUMBER = ("?", "-", ".")  # what stands for a missing number in older files
 DATE = re.compile(r"\d{1,4}[-/]\d{1,2}[-/]\d{1,4}([ T].*)?")
@@ -28,13 +30,17 @@ def is_number(text: str) -> bool:
     return True
 
 
-def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str]) -> tuple[Column, ...]:
-    """Describe the columns that are worth learning from; warn of each that is left out."""
+def choose_columns(features: Mapping[str, Sequence[Any]], warnings: list[str], where: str) -> tuple[Column, ...]:
+    """Describe the columns that are worth learning from; warn of each that is left out.
+
+    Raises InputError for a column of numbers in which a few cells are none: as categories they would say nothing.
+    """
     chosen: list[Column] = []
     dropped: dict[str, list[str]] = {}
     for name, values in features.items():
         texts = as_text(values)
         counts = Counter(text for text in texts if text is not None)
+        _check_strays(name, counts, texts, where)
         reason = _useless(name, counts, len(texts))
         if reason:
             dropped.setdefault(reason, []).append(name)
@@ -67,6 +73,19 @@ def _numeric(counts: Counter[str]) -> bool:
     """Whether all that is there are numbers, or signs for a missing one."""
     real = [text for text in counts if text not in NOT_A_NUMBER]
     return bool(real) and all(is_number(text) for text in real)
+
+
+def _check_strays(name: str, counts: Counter[str], texts: Sequence[str | None], where: str) -> None:
+    """Refuse many different numbers with a few words among them. Raises InputError."""
+    if len(counts) < MANY_NUMBERS:
+        return
+    strays = {text for text in counts if text not in NOT_A_NUMBER and not is_number(text)}
+    n_strays = sum(counts[text] for text in strays)
+    if not strays or n_strays > STRAY * counts.total() or len(counts) - len(strays) < MANY_NUMBERS:
+        return
+    row = next(index for index, text in enumerate(texts) if text in strays)
+    expected = f"numbers in column {name!r}, as {counts.total() - n_strays:,} of {counts.total():,} of its cells are"
+    raise InputError(expected, f"{texts[row]!r} in row {row + 1:,} (task.ignore leaves a column out)", where)
 
 
 def _useless(name: str, counts: Counter[str], n: int) -> str | None:

@@ -73,7 +73,7 @@ def from_table(
     if gallery is not None:
         schema = replace(schema, modality="image", shape=gallery.pixels.shape[1:], dtype="uint8")
         return restrict(replace(data, schema=schema, examples=gallery.pixels, warnings=tuple(warnings)), gallery.rows)
-    schema = _schema(features, schema, warnings)
+    schema = _schema(features, schema, warnings, path.name)
     if not schema.columns:
         raise InputError("columns to learn from beside the target", "none that is of use", path.name)
     examples, texts = _examples(schema, features, warnings, path.name)
@@ -92,13 +92,13 @@ def _beside(table: Table, meanings: Mapping[str, str], where: str) -> dict[str, 
     return found
 
 
-def _schema(features: Table, schema: Schema, warnings: list[str]) -> Schema:
+def _schema(features: Table, schema: Schema, warnings: list[str], where: str) -> Schema:
     """Tell texts from what stands beside them; say what becomes of several."""
     texts = tuple(Column(name, "text") for name in text_columns(features))
     names = [column.name for column in texts]
     if len(texts) > 1:
         warnings.append(f"{', '.join(names)} are read as one text, joined in this order")
-    columns = choose_columns({name: values for name, values in features.items() if name not in names}, warnings)
+    columns = choose_columns({name: values for name, values in features.items() if name not in names}, warnings, where)
     if texts and not columns:
         return replace(schema, modality="text", dtype="str", columns=texts)
     modality: Literal["table", "mixed"] = "mixed" if texts else "table"
