@@ -20,6 +20,7 @@ from autoxfer.building import Normalise, fit_head
 from autoxfer.errors import Unsupported
 from autoxfer.features import TrainTensors
 from autoxfer.metrics import get_metric
+from autoxfer.mixednets import LinearMixed
 from autoxfer.plugins import load_plugins
 from autoxfer.records import Modality, Recipe, Task
 from autoxfer.strategy import Raw, Strategy, Tap
@@ -139,6 +140,22 @@ def test_a_class_that_counts_nothing_does_no_harm(modality: Modality) -> None:
         candidate, fitted = where.fit(instance)
         assert np.isfinite(fitted.score.loss), name
         assert torch.isfinite(where.answer(candidate, 5)).all(), name
+
+
+def test_a_linear_model_beside_texts_is_weighted_without_them_too() -> None:
+    where = scene("mixed", "classification")
+    module, weights = where.build(Scratch(architecture="tfidf")).module, torch.ones(len(where.labels))
+    assert isinstance(module, LinearMixed)
+    weights[::4] = 0
+    found = []
+    for labels in (where.labels, torch.where(weights > 0, where.labels, 2)):
+        given = TrainTensors(where.features, where.problem, labels, weights=weights)
+        ids, columns = module.mixed.apart(given[Raw()])
+        with torch.no_grad():
+            found.append(list(module._states(module.terms.count(ids), columns, given)))
+    for (label, ours), (_, theirs) in zip(*found, strict=True):
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], msg=f"{label} {name}")
 
 
 def test_weights_go_with_the_examples_that_memory_bears(monkeypatch: pytest.MonkeyPatch) -> None:
