@@ -17,6 +17,7 @@ from autoxfer.errors import InputError
 
 SHARE = 0.25  # of the memory that examples may take
 HELD_BYTES = 16 << 20  # of a file that are read before its pages are given back
+AROUND = 1 << 16  # bytes of a file that reading a single row maps, however short it is
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -50,7 +51,7 @@ def pieces(array: NDArray[Any], rows: NDArray[np.int64] | None = None) -> Iterat
         yield array if rows is None else array[rows]
         return
     n = len(array) if rows is None else len(rows)
-    size = max(1, HELD_BYTES // max(1, array[:1].nbytes))
+    size = max(1, HELD_BYTES // max(1 if rows is None else AROUND, array[:1].nbytes))
     for start in range(0, n, size):
         part = slice(start, start + size)
         yield np.array(array[part] if rows is None else array[rows[part]])

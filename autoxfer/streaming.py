@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoxfer.mapped import HELD_BYTES, give_back, mapping
+from autoxfer.mapped import AROUND, HELD_BYTES, give_back, mapping
 
 
 @final
@@ -46,7 +46,7 @@ class OnDisk:
     def read(self, index: slice | Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Read some rows into memory."""
         found = np.array(self._array[self._rows[index]])
-        self._held += found.nbytes
+        self._held += max(found.nbytes, len(found) * AROUND)
         if self._held > HELD_BYTES:
             give_back(self._array)
             self._held = 0
