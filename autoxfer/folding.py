@@ -42,7 +42,7 @@ from autoxfer import runfolder, tuning
 from autoxfer.events import Event, StudyStarted, TrialFinished, Warned
 from autoxfer.records import StudyResult, Verdict
 from autoxfer.runfolder import RunFolder
-from autoxfer.searching import job_maker, search, seconds
+from autoxfer.searching import job_of, search, seconds
 
 if TYPE_CHECKING:
     from autoxfer.setting import Setting
@@ -127,8 +127,8 @@ def _searched(setting: Setting, number: int, folder: RunFolder, tell: Callable[[
     predictions = {}
     for result in searched:
         if result.best is not None:
-            job = job_maker(fold, result.id)(result.best.number, result.best.params, ())
-            predictions[result.id] = bench.predict(bench.calibrated(result.id, bench.rebuild(job))[0], "guard")
+            candidate = bench.rebuild(job_of(fold, result.id, result.best))
+            predictions[result.id] = bench.predict(bench.calibrated(result.id, candidate)[0], "guard")
     _write(folder, rows, predictions)
     shutil.rmtree(folder.path / "studies", ignore_errors=True)  # weights that nobody ships, as large as the sources
     return Fold(rows, predictions, tuple(searched))

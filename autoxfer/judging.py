@@ -14,7 +14,7 @@ from autoxfer.calibration import honest
 from autoxfer.finalists import Finalist, judge
 from autoxfer.records import StudyResult, Verdict
 from autoxfer.runfolder import RunFolder
-from autoxfer.searching import job_maker
+from autoxfer.searching import job_of
 
 if TYPE_CHECKING:
     from autoxfer.folding import Pooled
@@ -35,8 +35,7 @@ def answer(
 def _finalist(setting: Setting, bench: Bench, study: StudyResult, pooled: Pooled | None) -> Finalist:
     assert study.best is not None
     metric = setting.metric
-    job = job_maker(setting, study.id)(study.best.number, study.best.params, ())
-    composed, tuned = bench.calibrated(study.id, bench.rebuild(job))
+    composed, tuned = bench.calibrated(study.id, bench.rebuild(job_of(setting, study.id, study.best)))
     tune_loss = metric.losses(tuned, setting.targets["tune"].labels)
     if pooled is None:
         predictions = bench.predict(composed, "guard")

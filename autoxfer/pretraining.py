@@ -30,7 +30,7 @@ from autoxfer.pool import open_pool
 from autoxfer.preparation import Standardise
 from autoxfer.records import SourceSpec, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
-from autoxfer.searching import job_maker, search
+from autoxfer.searching import job_of, search
 from autoxfer.setting import Setting, assemble
 from autoxfer.splitting import Splits
 from autoxfer.strategy import Input, Raw
@@ -108,7 +108,7 @@ def pretrain(
         if best is None or best.outcome.score is None:
             reasons = [trial.outcome.reason for trial in result.trials if trial.outcome.reason]
             raise AutoxferError(f"no trial was completed: {reasons[0] if reasons else 'out of time'}")
-        module = bench.rebuild(job_maker(setting, BASELINE)(best.number, best.params, ())).module.cpu().eval()
+        module = bench.rebuild(job_of(setting, BASELINE, best)).module.cpu().eval()
     _fold(module, setting)
     params = {key: value for key, value in best.params.items() if key not in ("architecture", "dropout")}
     card = _card(setting, spec, name, module) | {

@@ -105,7 +105,7 @@ def _baseline(setting: Setting, bench: Bench, result: StudyResult) -> tuning.Bas
     best = result.best
     if best is None or best.outcome.score is None or result.count("complete") < setting.config.budget.min_trials:
         return None
-    job = job_maker(setting, result.id)(best.number, best.params, ())
+    job = job_of(setting, result.id, best)
     predictions = bench.predict(bench.compose(result.id, bench.rebuild(job)), "tune")
     rng = np.random.default_rng(derive_seed(setting.config.seed, "error"))
     error = standard_error(predictions, setting.targets["tune"], setting.groups("tune"), rng)
@@ -114,7 +114,7 @@ def _baseline(setting: Setting, bench: Bench, result: StudyResult) -> tuning.Bas
 
 def _rivals(setting: Setting, bench: Bench) -> Rivals:
     def losses(study: str, best: Trial) -> NDArray[np.float64]:
-        answers = bench.answers(job_maker(setting, study)(best.number, best.params, ()))
+        answers = bench.answers(job_of(setting, study, best))
         return setting.metric.losses(answers, setting.targets["tune"].labels)
 
     return Rivals(losses, setting.groups("tune"))
@@ -138,6 +138,11 @@ def job_maker(setting: Setting, name: str, deadline: float | None = None, outsid
         )
 
     return make
+
+
+def job_of(setting: Setting, study: str, trial: Trial) -> Job:
+    """Make a trial's job again, without floors and without a deadline."""
+    return job_maker(setting, study)(trial.number, trial.params, ())
 
 
 def seconds(trials: Sequence[Trial]) -> float:

@@ -38,7 +38,7 @@ from autoxfer.registered import pinned
 from autoxfer.report import Forecast, Logged, Looks, RunRecord, Winner, read_record
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
-from autoxfer.searching import job_maker, search
+from autoxfer.searching import job_of, search
 from autoxfer.setting import Setting, prepare
 from autoxfer.tokens import without_unread
 from autoxfer.winnerfiles import is_whole
@@ -210,7 +210,7 @@ class _Run:
 
     def _refit(self, finalist: Finalist, record: RunRecord) -> RunRecord:
         """Train the winner's recipe again on all but test, beside the tested weights."""
-        job = job_maker(self.setting, finalist.study.id)(finalist.trial.number, finalist.trial.params, ())
+        job = job_of(self.setting, finalist.study.id, finalist.trial)
         try:
             composed = refitting.refit(self.setting, self.folder, job, finalist.trial.outcome.notes)
         except AutoxferError as error:

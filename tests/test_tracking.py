@@ -378,6 +378,25 @@ def test_a_file_that_is_no_database_is_reported(settings: TrackingSettings) -> N
         check(settings)
 
 
+@pytest.mark.slow
+def test_a_disk_that_is_full_before_the_database_is_made_leaves_nothing_of_it(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from autoxfer.errors import InputError\n"
+        "from autoxfer.tracking import check, read_settings\n"
+        "import mlflow\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"  # of one file, as if no room were left
+        "try:\n"
+        "    check(read_settings(None, Path(sys.argv[1])))\n"
+        "except InputError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "an MLflow server or database that can be used" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} <= {".mlflow.lock"}
+
+
 def test_tracking_that_is_off_touches_nothing(tmp_path: Path) -> None:
     (tmp_path / "mlflow.yaml").write_text("enabled: false\n")
     settings = read_settings(None, tmp_path / "runs")

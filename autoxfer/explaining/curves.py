@@ -22,7 +22,7 @@ from autoxfer.labelling import train_labels, train_weights
 from autoxfer.preparation import prepare
 from autoxfer.records import Job, Trial, derive_seed
 from autoxfer.scoring import Target, measure
-from autoxfer.searching import job_maker
+from autoxfer.searching import job_of
 from autoxfer.streaming import pick, plain
 from autoxfer.trials import Bench
 
@@ -140,7 +140,7 @@ def _bench(setting: Setting, folder: RunFolder, part: NDArray[np.int64]) -> tupl
 
 def _job(setting: Setting, study: str, trial: Trial, size: int) -> Job:
     """Make the best trial's job again, for ``size`` examples."""
-    job = job_maker(setting, study)(trial.number, trial.params, ())
+    job = job_of(setting, study, trial)
     if "steps" not in job.params:
         return job
     batch, n_train = int(job.params.get("batch", 1)), len(setting.rows("train"))

@@ -5,6 +5,7 @@ Nothing here is called while trials run: a run is logged once, when everything i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,11 +52,21 @@ def _make_database(settings: TrackingSettings) -> None:
     if database is None or database.exists():
         return
     aside = database.with_name(f".{database.name}.{uuid4().hex}")
-    with open_client(replace(settings, uri=f"sqlite:///{aside}", registry_uri=None), IMPATIENT):  # makes the tables
-        if not database.exists():  # else another process was faster
-            aside.rename(database)
-        for left in database.parent.glob(f".{database.name}.*"):
-            left.unlink(missing_ok=True)
+    try:
+        with open_client(replace(settings, uri=f"sqlite:///{aside}", registry_uri=None), IMPATIENT):  # makes the tables
+            if not database.exists():  # else another process was faster
+                aside.rename(database)
+            _remove(database.parent, f".{database.name}.")  # what others left who were killed
+    finally:  # the disk may be full
+        _remove(database.parent, aside.name)
+
+
+def _remove(folder: Path, beginning: str) -> None:
+    """Remove the files whose names begin so, SQLite's journals among them; one that stays is no reason to stop."""
+    with contextlib.suppress(OSError):
+        for left in folder.iterdir():
+            if left.name.startswith(beginning):
+                left.unlink(missing_ok=True)
 
 
 def log_run(settings: TrackingSettings, folder: Path, record: RunRecord, studies: Sequence[StudyResult]) -> Logged:

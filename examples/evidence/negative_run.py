@@ -22,7 +22,7 @@ from autoxfer.events import Event, TrialFinished
 from autoxfer.guard import paired
 from autoxfer.records import StudyResult, Trial, derive_seed
 from autoxfer.runfolder import RunFolder
-from autoxfer.searching import job_maker
+from autoxfer.searching import job_of
 from autoxfer.setting import prepare
 
 ALPHA = 0.05
@@ -91,7 +91,7 @@ def answers(
         best = StudyResult(entry.study, entry.strategy, entry.source, tuple(watcher.trials[entry.study]), 0.0).best
         if best is None:
             continue
-        job = job_maker(setting, entry.study)(best.number, best.params, ())
+        job = job_of(setting, entry.study, best)
         predictions = bench.predict(bench.compose(entry.study, bench.rebuild(job)), "test")
         value = setting.metric.value(predictions, labels)
         if entry.test is None or abs(value - entry.test) > 1e-9:
