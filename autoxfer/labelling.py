@@ -19,6 +19,9 @@ from autoxfer.scoring import Scale
 
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
 SKEWED = 10  # times as many examples of one class as of another from which a word about it is due
+UNLIKE = 10  # times as large a deviation of one number as of another, likewise
+NAMED = 3  # numbers that a warning names
+IN_UNITS = ("rmse", "mse", "mae")  # metrics that add up errors of several numbers as they are
 
 
 def train_weights(dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
@@ -111,4 +114,27 @@ def skew_warning(dataset: Dataset, metric: str, class_weight: ClassWeight) -> st
     return (
         f"{most!r} is {times:.0f} times as frequent as {least!r}, and {metric} takes every example alike; where every "
         "class should count, task.metric: balanced_accuracy and task.class_weight: balanced"
+    )
+
+
+def scale_warning(dataset: Dataset, rows: NDArray[np.int64], metric: str) -> str:
+    """Say where one of several numbers is so large that a metric in their own units hardly hears the others.
+
+    Empty where none is, and for other metrics. A number that never varies is not counted: there is nothing to hear.
+    """
+    if not dataset.schema.targets or metric not in IN_UNITS:
+        return ""
+    deviations = dataset.labels[rows].std(axis=0, dtype=np.float64)
+    order = [int(each) for each in np.argsort(deviations, kind="stable") if deviations[each] > 0]
+    largest = order[-1] if order else 0
+    unheard = [each for each in order if deviations[largest] > UNLIKE * deviations[each]]
+    if not unheard:
+        return ""
+    names = [repr(dataset.schema.targets[each]) for each in unheard[:NAMED]]
+    more = f" and {len(unheard) - NAMED} more" if len(unheard) > NAMED else ""
+    times = f"{deviations[largest] / deviations[unheard[0]]:,.0f}"
+    return (
+        f"{dataset.schema.targets[largest]!r} varies in train {'up to ' if len(unheard) > 1 else ''}{times} times as "
+        f"much as {', '.join(names)}{more}, and {metric} is the plain mean over all numbers, each in its own units: "
+        "trials are chosen by the largest; task.metric: r2 weighs all alike"
     )

@@ -19,7 +19,7 @@ from autoxfer.architectures import architectures
 from autoxfer.earlier import EarlierRun
 from autoxfer.encoding import beside, encode
 from autoxfer.features import Features
-from autoxfer.labelling import ClassWeight, skew_warning, train_labels, train_weights
+from autoxfer.labelling import ClassWeight, scale_warning, skew_warning, train_labels, train_weights
 from autoxfer.material import Material, read
 from autoxfer.metrics import Metric
 from autoxfer.partitioning import partition
@@ -178,6 +178,7 @@ def assemble(
     warnings = (
         *_budget_warnings(config),
         *filter(None, [skew_warning(dataset, metric.name, config.task.class_weight)]),
+        *filter(None, [scale_warning(dataset, splits.rows["train"], metric.name)]),
         *dataset.warnings,
         *splits.warnings,
         *cut,
