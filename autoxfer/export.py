@@ -28,6 +28,7 @@ from autoxfer.dataset import Schema
 from autoxfer.errors import AutoxferError
 from autoxfer.records import Task
 from autoxfer.runfolder import write_json, write_whole
+from autoxfer.seen import CARD
 from autoxfer.winnerfiles import DESCRIPTION, FORMAT_VERSION, PROGRAM, TOKENIZER, WEIGHTS
 
 _TOLERANCE = 1e-5  # of the exported program against the module, relative to the largest output
@@ -51,7 +52,13 @@ class Served(nn.Module):
 
 
 def save_winner(
-    folder: Path, module: nn.Module, schema: Schema, example: NDArray[Any], info: Mapping[str, Any]
+    folder: Path,
+    module: nn.Module,
+    schema: Schema,
+    example: NDArray[Any],
+    info: Mapping[str, Any],
+    *,
+    trained_on: Mapping[str, Any] | None = None,  # as ``seen`` reads it
 ) -> None:
     """Write the winner's files into ``folder``; the description last, so that it stands only beside whole files.
 
@@ -70,6 +77,8 @@ def save_winner(
     program = trace(served, stored)
     contents = {WEIGHTS: _weights(served.module), PROGRAM: _archive(program), **_texts(schema)}
     description = _describe(schema, int(program.module()(stored).shape[1]), info, contents)
+    if trained_on is not None:
+        description[CARD] = trained_on
     for name, content in contents.items():
         write_whole(folder / name, partial(Path.write_bytes, data=content))
     write_json(folder / DESCRIPTION, description)

@@ -31,6 +31,7 @@ from autoxfer.preparation import Standardise
 from autoxfer.records import SourceSpec, derive_seed
 from autoxfer.runfolder import RunFolder, write_json, write_whole
 from autoxfer.searching import job_of, search
+from autoxfer.seen import CARD, LIST
 from autoxfer.setting import Setting, assemble
 from autoxfer.splitting import Splits
 from autoxfer.strategy import Input, Raw
@@ -229,11 +230,12 @@ def _card(setting: Setting, spec: SourceSpec, name: str, module: nn.Module) -> d
         "input": reading,
         "classes": list(schema.classes) if schema.task == "classification" else [],
         "task": schema.task,
-        "trained_on": {
+        CARD: {
             "data": setting.config.task.data,
             "fingerprint": setting.fingerprint,
             "examples": {part: len(rows) for part, rows in setting.splits.rows.items()},
             "seed": setting.config.seed,
+            LIST: setting.learned(None),
         },
         "parameters": sum(math.prod(parameter.shape) for parameter in module.parameters()),
         "versions": {package: version(package) for package in ("autoxfer", "torch")},

@@ -39,6 +39,7 @@ from autoxfer.report import Forecast, Logged, Looks, RunRecord, Winner, read_rec
 from autoxfer.result import Result
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import job_of, search
+from autoxfer.seen import LIST
 from autoxfer.setting import Setting, prepare
 from autoxfer.tokens import without_unread
 from autoxfer.winnerfiles import is_whole
@@ -242,7 +243,8 @@ class _Run:
         example = self.setting.features.stored("train")[:2].cpu().numpy()
         schema = self.setting.stored
         schema = replace(schema, tokenizers=without_unread(schema.tokenizers, composed.reader.names))
-        save_winner(place, composed.cpu(), schema, example, info)
+        learned = {LIST: self.setting.learned(winner.source)}
+        save_winner(place, composed.cpu(), schema, example, info, trained_on=learned)
 
     def _record(
         self,

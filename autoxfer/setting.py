@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, final
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoxfer import datacheck, tokens, tuning
+from autoxfer import datacheck, seen, tokens, tuning
 from autoxfer.activations import open_store
 from autoxfer.architectures import architectures
 from autoxfer.earlier import EarlierRun
@@ -31,7 +31,7 @@ from autoxfer.scoring import Target
 from autoxfer.splitting import Splits, split
 from autoxfer.strategy import Problem
 from autoxfer.streaming import plain, take
-from autoxfer.studies import StudyPlan, crowded, plan_studies
+from autoxfer.studies import TOGETHER, StudyPlan, crowded, plan_studies
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
@@ -91,6 +91,12 @@ class Setting:
         """Which examples of a split belong together: (n,) numbers, or None where each stands alone."""
         return None if self.dataset.groups is None else self.dataset.groups[self.rows(split_name)]
 
+    def learned(self, source: str | None) -> list[dict[str, Any]]:
+        """Sketch what a model of this run has learned from or was chosen by, and what its sources had before."""
+        before = [sketch for name in (source or "").split(TOGETHER) if name for sketch in self.sources[name].learned]
+        parts = [splits.rows[name] for splits in (self.splits, *self.folds) for name in splits.rows if name != "test"]
+        return seen.trained_on(self.dataset, np.unique(np.concatenate(parts)), before)
+
     def task(self) -> dict[str, Any]:
         """Say for the record what the task is."""
         schema = self.dataset.schema
@@ -137,12 +143,15 @@ def prepare(config: RunConfig, settings: TrackingSettings | None = None) -> Sett
     material = read(config, settings)
     dataset, sizes, seed, n_folds = material.dataset, config.task.splits, config.seed, config.guard.folds
     if n_folds is None:
-        setting = assemble(config, material, split(dataset, sizes, seed))
+        splits = split(dataset, sizes, seed)
+        known = _known(material, splits)
+        setting = assemble(config, material, splits)
     else:
         parts = partition(dataset, sizes, seed, n_folds)
+        known = _known(material, parts.last, parts.folds)
         setting = dataclasses.replace(assemble(config, material, parts.last), folds=parts.folds)
     leaks = datacheck.leak_warnings(dataset, setting.splits, seed)  # once, not for every fold
-    return dataclasses.replace(setting, warnings=(*setting.warnings, *leaks, *_guard_warnings(setting)))
+    return dataclasses.replace(setting, warnings=(*setting.warnings, *known, *leaks, *_guard_warnings(setting)))
 
 
 def assemble(
@@ -200,6 +209,13 @@ def assemble(
         warnings=warnings,
         material=material,
     )
+
+
+def _known(material: Material, splits: Splits, folds: Sequence[Splits] = ()) -> list[str]:
+    """Warn of examples that a source has learned from. Raises InputError for more than a few that choose or judge."""
+    guards = [("guard", fold.rows["guard"]) for fold in folds]
+    own = [(name, rows) for name, rows in splits.rows.items() if not folds or name == "test"]
+    return seen.check(material.dataset, [*guards, *own], {name: s.learned for name, s in material.sources.items()})
 
 
 def _budget_warnings(config: RunConfig) -> list[str]:

@@ -21,6 +21,7 @@ from autoxfer.errors import InputError
 from autoxfer.heads import OnTokens
 from autoxfer.preprocessing import Fit, Preprocess, Select
 from autoxfer.records import SourceSpec
+from autoxfer.seen import Sketch, bare, read
 from autoxfer.strategy import Architecture, Tap
 from autoxfer.taps import Extractor, TapInfo
 from autoxfer.tokens import Tokenizer
@@ -44,6 +45,7 @@ class Source:
     classes: tuple[str, ...]  # of the source's own head; empty where unknown
     head: nn.Module | None  # the source's own head: features -> logits
     card: Mapping[str, Any]  # what was recorded: model, weights, input shape, mean, std, resizing
+    learned: tuple[Sketch, ...]  # what it was trained on, where the card says so
 
     def __init__(
         self,
@@ -65,7 +67,8 @@ class Source:
         self.name, self.fingerprint, self.input_shape = name, fingerprint, tuple(input_shape)
         self.mean, self.std, self.reverse, self.columns = tuple(mean), tuple(std), reverse, tuple(columns)
         self.head, self.classes = chain.head, tuple(classes) if chain.head is not None else ()
-        self.card, self.tokenizer, self.fit = dict(card), tokenizer, fit
+        self.learned = read(card, f"source {name!r}")
+        self.card, self.tokenizer, self.fit = bare(card), tokenizer, fit
         self.channels_last = chain.channels_last  # whether it takes maps in that layout
         self._chain, self._factory = chain, factory
         sizes = [sum(p.numel() for p in segment.parameters()) for segment in chain.segments]
@@ -96,10 +99,10 @@ class Source:
         card: Mapping[str, Any] | None = None,
     ) -> Source:
         """Cut a pretrained network. Raises InputError where it does not run, or does not fit its classes."""
-        chain = with_stages(cut(network, input_shape, n_classes=len(classes) or None, where=name), stages)
+        chain = with_stages(cut(network, input_shape, n_classes=len(classes) or None, where=f"sources.{name}"), stages)
         if chain.head is not None and classes and chain.head.out_features != len(classes):
             raise InputError(
-                f"{chain.head.out_features} classes, as the network has", f"{len(classes)}", f"{name}: classes"
+                f"{chain.head.out_features} classes, as the network has", f"{len(classes)}", f"sources.{name}: classes"
             )
         preprocessing = {"shape": list(input_shape), "mean": list(mean), "std": list(std), "bgr": reverse}
         if columns:

@@ -19,8 +19,8 @@ FLOORS = (
     "errors records report events metering matching mapped arrayfiles",
     "tracing opening heads conventions cutting preprocessing limits tokens activations layout layering lifting "
     "streaming pictures gallery keeping",
-    "strategy taps source dataset hooks metrics statistics axes linear convex boosting architectures textnets "
-    "mixednets augmentation multilabel logistic stratifying",
+    "strategy taps source dataset hashing seen hooks metrics statistics axes linear convex boosting architectures "
+    "textnets mixednets augmentation multilabel logistic stratifying",
     "guard calibration prospects diagnostics grouping chronology classwise pool splitting partitioning cells encoding "
     "preparation building inputfile winnerfiles",
     "plugins config runfolder features scoring labelling optimising losses checkpoints training prediction",

@@ -61,7 +61,7 @@ class RunLoader(SourceLoader):
             strategy = description["winner"].get("strategy", "its strategy")
             raise InputError("a winner that is a network", f"{strategy} without a layer", f"{where}.model")
         make = _of_texts if schema.modality == "text" else _of_numbers
-        source = make(spec, lifted, schema, description["winner"])
+        source = make(spec, lifted, schema, _card(spec, description))
         code = f"{source.fingerprint} {lifted.network.code}"
         source.fingerprint = hashlib.sha256(code.encode()).hexdigest()
         return source
@@ -89,12 +89,14 @@ def _folder(spec: SourceSpec, where: str) -> Path:
     raise InputError("a finished run's folder, its name in runs/, or a winner's folder", found, f"{where}.model")
 
 
-def _card(spec: SourceSpec, winner: Mapping[str, Any]) -> dict[str, Any]:
+def _card(spec: SourceSpec, description: Mapping[str, Any]) -> dict[str, Any]:
+    winner = description["winner"]
     known = {key: winner[key] for key in ("run_id", "strategy", "source", "certified") if key in winner}
-    return {"model": spec.model, "winner": known}
+    learned = {key: description[key] for key in ("trained_on",) if key in description}
+    return {"model": spec.model, "winner": known, **learned}
 
 
-def _of_numbers(spec: SourceSpec, lifted: Lifted, schema: Schema, winner: Mapping[str, Any]) -> Source:
+def _of_numbers(spec: SourceSpec, lifted: Lifted, schema: Schema, card: Mapping[str, Any]) -> Source:
     """Cut a network over pictures, vectors or tables; it standardises its examples by itself."""
     return Source.from_network(
         spec.name,
@@ -103,11 +105,11 @@ def _of_numbers(spec: SourceSpec, lifted: Lifted, schema: Schema, winner: Mappin
         input_shape=lifted.shape,
         classes=schema.classes if schema.task == "classification" and lifted.head is not None else (),
         columns=schema.natural_columns if schema.modality == "table" else (),
-        card=_card(spec, winner),
+        card=card,
     )
 
 
-def _of_texts(spec: SourceSpec, lifted: Lifted, schema: Schema, winner: Mapping[str, Any]) -> Source:
+def _of_texts(spec: SourceSpec, lifted: Lifted, schema: Schema, card: Mapping[str, Any]) -> Source:
     """Take a network over texts whole; its tokenizer comes along. Raises InputError where it reads two."""
     tokenizer, span = _read_span(lifted.body, schema, f"sources.{spec.name}.model")
     body = Ids(lifted.body, span, lifted.shape[0])
@@ -127,7 +129,7 @@ def _of_texts(spec: SourceSpec, lifted: Lifted, schema: Schema, winner: Mapping[
         std=(1.0,),
         classes=classes,
         tokenizer=tokenizer,
-        card={**_card(spec, winner), "input": reading, "segments": ["last"]},
+        card={**card, "input": reading, "segments": ["last"]},
         fingerprint=fingerprint(nn.ModuleDict(OrderedDict(body=body, head=head or nn.Identity())), reading),
     )
 
