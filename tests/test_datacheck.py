@@ -20,6 +20,7 @@ from autoxfer.datacheck.columns import (
     area,
     bins,
     columns_tell,
+    leaks,
     near_constant,
     suspicious,
     tells,
@@ -116,11 +117,50 @@ def test_a_planted_leak_is_named_and_an_honest_column_is_not(task: Task) -> None
     assert "'answer'" in warning
 
 
+def of_two(task: Task, *, honest: bool) -> Dataset:
+    """Two labels or numbers, of which a column "a" tells "sport" alone, or neither; five columns tell nothing."""
+    plain, rng = a_table(), np.random.default_rng(9)
+    both = rng.normal(size=(400, 2))
+    copied = rng.normal(size=400) if honest else both[:, 0]
+    columns = (*plain.schema.columns, Column("a", "numeric"))
+    names = ("sport", "pol")
+    schema = replace(plain.schema, task=task, columns=columns, shape=(6,), target="sport, pol")
+    several = task == "multilabel"
+    schema = replace(schema, classes=names if several else (), targets=() if several else names)
+    labels = (both > 0) if several else both
+    examples = np.column_stack([plain.examples, copied]).astype(np.float32)
+    return replace(plain, schema=schema, examples=examples, labels=labels.astype(np.float32))
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_of_several_targets_the_one_is_named_that_a_column_tells(task: Task) -> None:
+    assert leak_warnings(of_two(task, honest=True), split(of_two(task, honest=True), None, 0)) == ()
+    leaky = of_two(task, honest=False)
+    splits = split(leaky, None, 0)
+    (warning,) = leak_warnings(leaky, splits)
+    assert warning.startswith("column 'a' alone tells 100% of 'sport', where")
+    told = columns_tell(leaky, splits.rows["train"])
+    assert told["sport"]["a"] > 0.98
+    assert told["pol"]["a"] < 0.2
+    found = check(leaky, splits, {})
+    assert found.suspicious == ("a",)
+    assert found.tells_of["a"] == "sport"
+    assert any("1 that target): a 1.00 of sport" in line for line in found.lines())
+    twice = replace(leaky, labels=np.repeat(leaky.labels[:, :1], 2, axis=1))
+    (warning,) = leak_warnings(twice, splits)
+    assert "100% of 'sport', 100% of 'pol'" in warning
+
+
+def test_a_leak_of_one_target_is_not_hidden_by_what_columns_tell_of_another() -> None:
+    told = {"one": dict(zip("abcde", (0.8, 0.1, 0.1, 0.1, 0.1), strict=True)), "other": dict.fromkeys("abcde", 0.6)}
+    assert leaks(told) == {"a": {"one": 0.8}}
+
+
 def test_a_gap_that_gives_the_label_away_is_a_leak() -> None:
     honest = a_table()
     values = np.where(honest.labels == 1, np.nan, 1.0)  # filled in for one class alone
     leaky = with_column(honest, "discharged", values)
-    assert columns_tell(leaky, np.arange(400))["discharged"] > 0.98
+    assert columns_tell(leaky, np.arange(400))["answer"]["discharged"] > 0.98
 
 
 def test_columns_stand_out_from_others_only_where_there_are_others() -> None:
@@ -154,12 +194,12 @@ def test_real_leaks_are_named_without_false_alarms(
     dataset = read(location, target)
     for seed in range(3):
         train = split(dataset, None, seed).rows["train"]
-        assert suspicious(columns_tell(dataset, train, seed)) == named
+        assert tuple(leaks(columns_tell(dataset, train, seed))) == named
 
 
 def test_a_leak_among_strong_columns_is_not_named_but_comes_first(shared: Path) -> None:
     dataset = read(str(shared / "tabular" / "bank_additional_10pct.csv"), "y")
-    told = columns_tell(dataset, split(dataset, None, 0).rows["train"])
+    told = columns_tell(dataset, split(dataset, None, 0).rows["train"])["y"]
     assert max(told, key=lambda name: told[name]) == "duration"
     assert suspicious(told) == ()
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoxfer.datacheck.columns import MODALITIES, columns_tell, near_constant, suspicious
+from autoxfer.datacheck.columns import MODALITIES, columns_tell, leaks, near_constant, strongest
 from autoxfer.datacheck.doubts import Doubts, doubts, probe
 from autoxfer.dataset import Dataset
 from autoxfer.mapped import pieces
@@ -45,7 +45,8 @@ class Check:
     unused: int  # examples in no split
     near_constant: Mapping[str, float]  # column -> share of its most frequent value
     tells: Mapping[str, float]  # column -> how much it tells of the label by itself; the strongest few
-    suspicious: tuple[str, ...]  # columns that tell too much
+    tells_of: Mapping[str, str]  # column -> which of several targets it tells that of; empty where there is one
+    suspicious: tuple[str, ...]  # columns that tell too much of a target
     blank: int  # train images of one colour throughout
     doubts: Doubts | None  # None where nothing can be said: numbers, several labels, or a probe that learns nothing
     doubts_from: str  # the features that the probe reads
@@ -59,8 +60,9 @@ class Check:
             told = ", ".join(f"{name} ({share:.1%} alike)" for name, share in self.near_constant.items())
             yield f"nearly constant: {told}"
         if self.tells:
-            told = ", ".join(f"{name} {score:.2f}" for name, score in self.tells.items())
-            yield f"what tells most by itself (0 nothing, 1 the label): {told}"
+            of = {name: f" of {target}" for name, target in self.tells_of.items()}
+            told = ", ".join(f"{name} {score:.2f}{of.get(name, '')}" for name, score in self.tells.items())
+            yield f"what tells most by itself (0 nothing, 1 {'that target' if of else 'the label'}): {told}"
         if self.blank:
             yield f"images of one colour throughout: {self.blank:,} in train"
         if self.schema.get("task") == "multilabel":
@@ -99,7 +101,7 @@ def check(
     schema, train = dataset.schema, splits.rows["train"]
     by_kind = Counter(column.kind for column in schema.columns)
     told = columns_tell(dataset, train, seed)
-    strongest = dict(sorted(told.items(), key=lambda item: -item[1])[:TOP])
+    best = {name: found for name, found in list(strongest(told).items())[:TOP] if found[0] > 0}
     found, source = _doubts(dataset, train, features, seed)
     return Check(
         schema={
@@ -114,8 +116,9 @@ def check(
         copies=copies(dataset, splits),
         unused=len(dataset.labels) - sum(map(len, splits.rows.values())),
         near_constant=near_constant(dataset, train),
-        tells={name: score for name, score in strongest.items() if score > 0},
-        suspicious=suspicious(told),
+        tells={name: score for name, (score, _) in best.items()},
+        tells_of={name: target for name, (_, target) in best.items()} if len(told) > 1 else {},
+        suspicious=tuple(leaks(told)),
         blank=_blank(dataset.examples, train) if schema.modality == "image" else 0,
         doubts=found,
         doubts_from=source,
@@ -126,12 +129,19 @@ def leak_warnings(dataset: Dataset, splits: Splits, seed: int = 0) -> tuple[str,
     """Warn of columns that tell too much; well under a second, since wide data are left to ``autoxfer plan``."""
     if dataset.schema.modality not in MODALITIES or dataset.schema.shape[0] > FEW_COLUMNS:
         return ()
-    told = columns_tell(dataset, splits.rows["train"], seed)
+    found = leaks(columns_tell(dataset, splits.rows["train"], seed))
     return tuple(
-        f"column {name!r} alone tells {told[name]:.0%} of {dataset.schema.target!r}, where most columns tell little: "
+        f"column {name!r} alone tells {_shares(of)}, where most columns tell little: "
         "a leak, unless it is known when predictions are made"
-        for name in suspicious(told)
+        for name, of in found.items()
     )
+
+
+def _shares(of: Mapping[str, float]) -> str:
+    """Say how much is told of each target, of very many those told most."""
+    order = sorted(of, key=lambda target: -of[target])
+    more = f" and of {len(of) - SHOWN} more" if len(of) > SHOWN else ""
+    return ", ".join(f"{of[target]:.0%} of {target!r}" for target in order[:SHOWN]) + more
 
 
 def copies(dataset: Dataset, splits: Splits) -> dict[str, int]:

@@ -3,7 +3,7 @@
 Measured out of fold: a column's values are sorted into at most ``BINS`` bins (a missing value and each category are
 bins of their own), and each example is predicted by the mean label of its bin in the other folds. The score is R2 (of
 the straight line, where that is better), or for classes the mean over classes of 2 AUC - 1: 0 = nothing, 1 = the label.
-Of several labels, or several numbers, the one counts that the column tells most of.
+Of several labels, or several numbers, each is looked at by itself.
 """
 
 from __future__ import annotations
@@ -68,12 +68,6 @@ def tells(values: Floats, labels: Labels, n_classes: int, rng: np.random.Generat
     return max(0.0, 2 * float(np.mean(areas)) - 1) if areas else 0.0
 
 
-def most_tells(values: Floats, labels: Labels, n_classes: int, rng: np.random.Generator, *, categorical: bool) -> float:
-    """Measure how well a column predicts the one of several labels, or numbers, (n, k) that it predicts best."""
-    kinds = labels.T.astype(np.int64) if n_classes else labels.T
-    return max(tells(values, each, n_classes, rng, categorical=categorical) for each in kinds)
-
-
 def _straight(values: Floats, targets: Floats) -> float:
     """Compute the R2 of the straight line through the values: a copy in other units is no staircase."""
     filled = np.where(np.isnan(values), np.nanmean(values) if not np.isnan(values).all() else 0.0, values)
@@ -91,25 +85,55 @@ def area(scores: Floats, positive: NDArray[np.bool_]) -> float:
     return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def columns_tell(dataset: Dataset, train: Rows, seed: int = 0) -> dict[str, float]:
-    """Measure each column of numbers or categories by itself, on at most ``ENOUGH`` train rows."""
+def columns_tell(dataset: Dataset, train: Rows, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Measure what each column of numbers or categories tells of each target: target -> column -> score.
+
+    At most ``ENOUGH`` train rows are looked at, and ``MOST_OUTPUTS`` of several targets.
+    """
     if dataset.schema.modality not in MODALITIES:
         return {}
     rng = np.random.default_rng(derive_seed(seed, "check"))
     rows = _some(train, ENOUGH, rng)
-    labels, n_classes = dataset.labels[rows], len(dataset.schema.classes)
-    of = tells
-    if labels.ndim == 2:
-        labels, n_classes, of = labels[:, :MOST_OUTPUTS], 2 if n_classes else 0, most_tells
+    targets, n_classes = _targets(dataset, rows)
     examples = np.concatenate(list(pieces(dataset.examples, rows)))
-    return {
-        name: of(examples[:, index].astype(np.float64), labels, n_classes, rng, categorical=categorical)
-        for index, (name, categorical) in enumerate(_columns(dataset))
-    }
+    found: dict[str, dict[str, float]] = {target: {} for target in targets}
+    for index, (name, categorical) in enumerate(_columns(dataset)):
+        values = examples[:, index].astype(np.float64)
+        for target, labels in targets.items():
+            found[target][name] = tells(values, labels, n_classes, rng, categorical=categorical)
+    return found
+
+
+def _targets(dataset: Dataset, rows: Rows) -> tuple[dict[str, Labels], int]:
+    """Name what is predicted, each with its labels (n,), and say how many classes each has; numbers have 0."""
+    schema, labels = dataset.schema, dataset.labels[rows]
+    if labels.ndim == 1:
+        return {schema.target: labels}, len(schema.classes)
+    columns = labels.T if schema.targets else labels.T.astype(np.int64)
+    names = (schema.targets or schema.classes)[:MOST_OUTPUTS]
+    return dict(zip(names, columns, strict=False)), 0 if schema.targets else 2
+
+
+def strongest(told: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, str]]:
+    """Find of each column the target that it tells most of: column -> (score, target), the highest score first."""
+    best: dict[str, tuple[float, str]] = {}
+    for target, scores in told.items():
+        for name, score in scores.items():
+            best[name] = max(best.get(name, (-1.0, "")), (score, target), key=lambda each: each[0])
+    return dict(sorted(best.items(), key=lambda item: -item[1][0]))
+
+
+def leaks(told: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Find the columns that tell too much of a target, each judged by itself: column -> target -> score."""
+    found: dict[str, dict[str, float]] = {}
+    for target, scores in told.items():
+        for name in suspicious(scores):
+            found.setdefault(name, {})[target] = scores[name]
+    return found
 
 
 def suspicious(told: Mapping[str, float]) -> tuple[str, ...]:
-    """Name the columns that are nearly the label, or stand far above all the others."""
+    """Name the columns that are nearly the label, or stand far above all the others: column -> score, of one target."""
     order = sorted(told, key=lambda name: -told[name])
     best = told[order[0]] if order else 0.0
     n_near = sum(score >= NEAR * best for score in told.values())
