@@ -304,6 +304,20 @@ def test_a_head_learns_from_what_counts(kind: str, light: float) -> None:
     assert (X @ weight.T + bias - X @ clean.T - level).abs().mean() < 0.1 * (X @ clean.T).std()
 
 
+@pytest.mark.parametrize("kind", ["ridge", "softmax", "sigmoid"])
+def test_a_head_is_that_of_the_examples_that_count_alone(kind: str) -> None:
+    """Its strength too: the others neither fill the folds nor make them so large that one of them would do."""
+    _, labels = _problems(1600, 20)[kind]
+    kept = torch.arange(1600) % 40 == 0
+    noise = torch.randn(1600, 20, generator=torch.Generator().manual_seed(5))
+    found, alone = (
+        fit_head(noise, labels, 3, 40.0 * kept),
+        fit_head(noise[kept], labels[kept], 3, torch.full((40,), 40.0)),
+    )
+    torch.testing.assert_close(found[0], alone[0], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(found[1], alone[1], atol=1e-3, rtol=1e-3)
+
+
 def test_folds_hold_as_much_of_the_heavy_and_of_the_light_examples() -> None:
     labels, weights = torch.arange(64) // 32, torch.where(torch.arange(64) % 4 == 0, 5.0, 0.1)
     fold = _folds(labels, weights)
