@@ -114,7 +114,7 @@ def _column(column: Column, values: NDArray[Any], where: str) -> NDArray[np.floa
         single: NDArray[np.float32] = numbers.astype(np.float32)
     infinite = np.isinf(single)
     if infinite.any():
-        found = f"{values[int(infinite.argmax())]!r} in column {column.name!r}, row {int(infinite.argmax()) + 1}"
+        found = f"{str(values[int(infinite.argmax())])!r} in column {column.name!r}, row {int(infinite.argmax()) + 1}"
         raise InputError("finite numbers that 32 bits can hold, below 3.4e38", found, where)
     return single
 

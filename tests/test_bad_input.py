@@ -479,6 +479,10 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...]]] = {
         options("task.metric=rmse"),
         ("task.metric", "classification", "'rmse'", "task.kind: regression asks for that"),
     ),
+    "decimal_commas": (
+        data("x;y;label\n" + "".join(f"{i},5;{i % 7};{'yn'[i % 2]}\n" for i in range(60))),
+        ("table.csv", "numbers with a decimal point in column 'x'", "'0,5', with a comma"),
+    ),
     "word_among_numbers": (
         cells(0, "n/k", first=6, last=7),
         ("table.csv", "numbers in column 'x', as 59 of 60 of its cells are", "'n/k' in row 7", "task.ignore"),

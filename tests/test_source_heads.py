@@ -75,9 +75,10 @@ def test_names_are_the_same_whatever_their_case_and_underscores() -> None:
     assert match_classes(["fox"], ["RED FOX"]) == (None,)
 
 
-def test_several_classes_of_the_source_may_mean_one_of_the_target() -> None:
+@pytest.mark.parametrize("mapping", ["pet = x | b", "pet=x|b"])
+def test_several_classes_of_the_source_may_mean_one_of_the_target(mapping: str) -> None:
     problem = with_classes(VECTORS, ("pet", "a", "c"))
-    candidate = ZeroShot(mapping="pet = x | b").build(problem)
+    candidate = ZeroShot(mapping=mapping).build(problem)
     logits = own_answer(VECTORS, "tune")
     likely = logits.softmax(1)
     expected = torch.stack([likely[:, 0] + likely[:, 1], likely[:, 2], likely[:, 4]], 1)
@@ -90,6 +91,7 @@ def test_several_classes_of_the_source_may_mean_one_of_the_target() -> None:
     [
         ("names", ("a", "b", "wolf"), None, "the source has no class called wolf"),
         ("pet = cat", ("a", "b", "pet"), None, "the source has no class called cat"),
+        ("foo", ("a", "b", "c"), None, "mapping has to be names, order or pairs"),
         ("pets = a", ("a", "b", "c"), None, "mapping names 'pets', which is no class of the target"),
         ("order", ("a", "b", "c"), None, "the source has 5, the target 3"),
         ("names", ("a", "b", "c", "d", "e"), (), "mapping: order takes them as they stand"),

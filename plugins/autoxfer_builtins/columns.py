@@ -17,6 +17,7 @@ MANY_NUMBERS = 20  # different ones from which a column is no list of codes
 STRAY = 0.05  # share of its cells that may be words before it is taken for categories
 ENOUGH = 20  # rows from which a column of different values can be called an identifier
 NOT_A_NUMBER = ("?", "-", ".")  # what stands for a missing number in older files
+COMMA = re.compile(r"[-+]?\d+,\d+")
 DATE = re.compile(r"\d{1,4}[-/]\d{1,2}[-/]\d{1,4}([ T].*)?")
 IDENTIFIER = re.compile(r"(.*[_ .])?(id|index|uuid|rownum)|unnamed: ?\d+|__index_level_\d+__", re.IGNORECASE)
 
@@ -76,9 +77,13 @@ def _numeric(counts: Counter[str]) -> bool:
 
 
 def _check_strays(name: str, counts: Counter[str], texts: Sequence[str | None], where: str) -> None:
-    """Refuse many different numbers with a few words among them. Raises InputError."""
+    """Refuse many different numbers with a few words among them, or with decimal commas. Raises InputError."""
     if len(counts) < MANY_NUMBERS:
         return
+    commas = [text for text in counts if COMMA.fullmatch(text)]
+    if commas and len(commas) + sum(map(is_number, counts)) >= (1 - STRAY) * len(counts):
+        expected = f"numbers with a decimal point in column {name!r}"
+        raise InputError(expected, f"{commas[0]!r}, with a comma (task.ignore leaves a column out)", where)
     strays = {text for text in counts if text not in NOT_A_NUMBER and not is_number(text)}
     n_strays = sum(counts[text] for text in strays)
     if not strays or n_strays > STRAY * counts.total() or len(counts) - len(strays) < MANY_NUMBERS:

@@ -153,11 +153,15 @@ def meanings(mapping: str, problem: Problem) -> list[list[int]]:
         if (n := n_answers(problem.source)) != len(target):
             raise Unsupported(f"mapping: order needs as many classes; the source has {n}, the target {len(target)}")
         return [[index] for index in range(n)]
+    if mapping != "names" and "=" not in mapping:
+        raise Unsupported(
+            f"mapping has to be names, order or pairs such as 'pet = cat | dog; car = taxi', not {mapping!r}"
+        )
     if not source:
         raise Unsupported("nothing says what the source's classes are called; mapping: order takes them as they stand")
     words = [[name] for name in target]
-    for pair in mapping.split(";") if " = " in mapping else ():
-        own, _, theirs = pair.partition(" = ")
+    for pair in mapping.split(";") if mapping != "names" else ():
+        own, _, theirs = pair.partition(" = " if " = " in pair else "=")
         (place,) = match_classes([own], target)
         if place is None:
             raise Unsupported(f"mapping names {own.strip()!r}, which is no class of the target")
