@@ -1,12 +1,16 @@
-"""A file of examples to predict, read as the data set readers read them: arrays, tables, images."""
+"""A file of examples to predict, read as the data set readers read them: arrays, tables, images.
+
+Among several images one that cannot be read is passed over, as it is in training; all else has to be whole.
+"""
 
 from __future__ import annotations
 
 import csv
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +25,22 @@ AT_ONCE = 256  # examples that are predicted at a time: the last bits depend on 
 ARRAY_KEYS = ("images", "features", "test_images", "test_features")
 
 
-def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Iterator[Any]]:
-    """Read what is to be predicted: how to name each example, and the examples as ``encode`` takes them, in pieces.
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What is to be predicted."""
+
+    names: list[dict[str, Any]]  # how to name each example
+    pieces: Iterator[Any]  # the examples as ``encode`` takes them, but for those that cannot be read
+    unreadable: dict[int, str] = field(default_factory=dict)  # row -> why; known once all pieces are read
+
+
+def read_examples(schema: Schema, path: Path) -> Asked:
+    """Read what is to be predicted, in pieces.
 
     Images and arrays are read where they are asked for, ``AT_ONCE`` or a multiple of it in each piece but the last.
-    Raises InputError: no such file, a kind of file that does not hold such examples, one that cannot be read.
+    Raises InputError: no such file, a kind of file that does not hold such examples, one that cannot be read; while
+    the pieces are read, no image that can be.
     """
     if not path.exists():
         raise InputError("a file to predict", "no such file", str(path))
@@ -34,18 +49,19 @@ def read_examples(schema: Schema, path: Path) -> tuple[list[dict[str, Any]], Ite
         files = sorted(_images(path)) if path.is_dir() else _listed(path, suffix) if suffix in TABLES else [path]
         if not files:
             raise InputError(f"images ({', '.join(SUFFIXES)})", "none", str(path))
-        return [{"file": str(file)} for file in files], _read_images(schema, files)
+        unreadable: dict[int, str] = {}
+        return Asked([{"file": str(file)} for file in files], _read_images(schema, files, unreadable), unreadable)
     if schema.table_columns or len(schema.text_columns) > 1:
         if suffix not in TABLES:
             raise InputError("a .csv or .parquet file", _kind(path), str(path))
         table = _read_csv(path) if suffix == ".csv" else _read_parquet(path)
-        return _rows(len(next(iter(table.values()), ()))), iter([table])
+        return Asked(_rows(len(next(iter(table.values()), ()))), iter([table]))
     if schema.modality == "text" and suffix in (*TABLES, ".txt"):
         texts = _read_lines(path) if suffix == ".txt" else _column(schema, path, suffix)
-        return _rows(len(texts)), iter([texts])
+        return Asked(_rows(len(texts)), iter([texts]))
     if schema.modality in ("image", "vector") and suffix in (".npz", ".npy"):
         shape, blocks = _array_in(path)
-        return _rows(shape[0] if shape else 0), blocks
+        return Asked(_rows(shape[0] if shape else 0), blocks)
     kinds = {"image": "a .npz or .npy file, an image, a folder of images or a table of their paths"}
     kinds["text"] = "a .csv or .parquet file, or a .txt file with a text in every line"
     raise InputError(kinds.get(schema.modality, "a .npz or .npy file"), _kind(path), str(path))
@@ -91,19 +107,32 @@ def _listed(path: Path, suffix: str) -> list[Path]:
     return [path.parent / str(value).strip() for value in table[columns[0]]]
 
 
-def _read_images(schema: Schema, files: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(files), AT_ONCE):
-        yield np.stack([_read_image(schema, file) for file in files[start : start + AT_ONCE]])
+def _read_images(schema: Schema, files: Sequence[Path], unreadable: dict[int, str]) -> Iterator[NDArray[np.uint8]]:
+    """Decode the images that can be, and note why the others cannot. Raises InputError where none can."""
+    images: list[NDArray[np.uint8]] = []
+    for row, file in enumerate(files):
+        try:
+            images.append(_read_image(schema, file))
+        except UnreadableError as error:
+            unreadable[row] = str(error)
+        if len(images) == AT_ONCE:
+            yield np.stack(images)
+            images = []
+    if images:
+        yield np.stack(images)
+    if len(unreadable) == len(files):
+        all_of = f"{len(files):,} of {len(files):,} that cannot, the first: " if len(files) > 1 else ""
+        raise InputError("an image that can be read", f"{all_of}{unreadable[0]}", str(files[0]))
 
 
 def _read_image(schema: Schema, path: Path) -> NDArray[np.uint8]:
-    """Decode one image upright, grey or in colour as the schema's images are, cut to their size."""
+    """Decode one image upright, grey or in colour as the schema's images are, cut to their size.
+
+    Raises UnreadableError.
+    """
     height, width, *channels = schema.shape
-    try:
-        with quietly():
-            return decode(path, (width, height), grey=channels != [3]).reshape(schema.shape)
-    except UnreadableError as error:
-        raise InputError("an image that can be read", str(error), str(path)) from error
+    with quietly():
+        return decode(path, (width, height), grey=channels != [3]).reshape(schema.shape)
 
 
 def _array_in(path: Path) -> tuple[tuple[int, ...], Iterator[NDArray[Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -105,30 +105,50 @@ def find_winner(folder: Path) -> Path:
     raise InputError(f"{DESCRIPTION} or winner/{DESCRIPTION}", found, str(folder))
 
 
-def predict_file(predictor: Predictor, path: str | Path) -> list[dict[str, Any]]:
+def predict_file(
+    predictor: Predictor, path: str | Path, warn: Callable[[str], object] = lambda text: None
+) -> list[dict[str, Any]]:
     """Predict every example of a file: its row or file name, the prediction and, of a class, the probability.
 
     Of several labels the predicted ones in one text, and the probability of each; of several numbers each by its name.
-    Takes .npz, .npy, .csv, .parquet, an image, or a folder of images.
+    Takes .npz, .npy, .csv, .parquet, an image, or a folder of images. Where images cannot be read, every row says
+    under "error" why, or None, and theirs holds None otherwise; ``warn`` is told how many they are.
+
+    Raises InputError: nothing that can be read, arrays or tables that do not fit.
     """
-    names, pieces = read_examples(predictor.schema, Path(path))
+    asked = read_examples(predictor.schema, Path(path))
     parts: list[NDArray[np.float64]] = []
-    for piece in pieces:
+    for piece in asked.pieces:
         parts.append(predictor.outputs(piece, str(path), sum(map(len, parts))))
-    outputs = np.concatenate(parts)
+    answers = _answers(predictor, np.concatenate(parts))
+    if asked.unreadable:
+        answers = _with_gaps(answers, asked.unreadable)
+        first = min(asked.unreadable)
+        told = f"{len(asked.unreadable):,} of {len(asked.names):,} images cannot be read and have no answer"
+        warn(f"{told}, the first {asked.names[first]['file']}: {asked.unreadable[first]}")
+    return [{**name, **answer} for name, answer in zip(asked.names, answers, strict=True)]
+
+
+def _answers(predictor: Predictor, outputs: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Say what is predicted, one by one."""
     if predictor.schema.task == "multilabel":
         return [
-            {**name, "prediction": SEPARATOR.join(labels), **_named("probability", predictor.classes, row)}
-            for name, labels, row in zip(names, predictor.labels(outputs), outputs, strict=True)
+            {"prediction": SEPARATOR.join(labels), **_named("probability", predictor.classes, row)}
+            for labels, row in zip(predictor.labels(outputs), outputs, strict=True)
         ]
     if predictor.targets:
-        rows = (_named("prediction", predictor.targets, row) for row in outputs)
-        return [{**name, **row} for name, row in zip(names, rows, strict=True)]
+        return [_named("prediction", predictor.targets, row) for row in outputs]
     if predictor.schema.task == "regression":
-        return [{**name, "prediction": float(row[0])} for name, row in zip(names, outputs, strict=True)]
+        return [{"prediction": float(row[0])} for row in outputs]
+    return [{"prediction": predictor.classes[row.argmax()], "probability": float(row.max())} for row in outputs]
+
+
+def _with_gaps(answers: Sequence[dict[str, Any]], unreadable: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Put an empty answer in the place of each example that has none."""
+    empty, sound = dict.fromkeys(answers[0]), iter(answers)
     return [
-        {**name, "prediction": predictor.classes[row.argmax()], "probability": float(row.max())}
-        for name, row in zip(names, outputs, strict=True)
+        {**(empty if row in unreadable else next(sound)), "error": unreadable.get(row)}
+        for row in range(len(answers) + len(unreadable))
     ]
 
 

@@ -254,7 +254,7 @@ def test_a_run_that_mlflow_did_not_get_is_listed_as_such(home: Path, invoke: Run
 
 def test_predictions_come_as_csv_as_json_or_in_a_file(home: Path, invoke: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"row": 0, "prediction": "a, b", "probability": 0.5}, {"row": 1, "prediction": "c", "probability": 1.0}]
-    fake = SimpleNamespace(load=lambda folder: folder.name, predict_file=lambda predictor, path: rows)
+    fake = SimpleNamespace(load=lambda folder: folder.name, predict_file=lambda predictor, path, warn: rows)
     monkeypatch.setitem(sys.modules, "autoxfer.prediction", fake)  # type: ignore[arg-type]
     monkeypatch.setattr(autoxfer, "prediction", fake, raising=False)
     (home / "runs" / "a").mkdir(parents=True)

@@ -95,9 +95,9 @@ def test_absolute_paths_and_parquet_do_as_well(tmp_path):
 
 def test_a_list_of_images_is_predicted(tmp_path):
     data = read(listing(tmp_path))
-    rows, examples = read_examples(data.schema, tmp_path / "list.csv")
-    assert np.array_equal(np.concatenate(list(examples)), pixels(24))
-    assert rows[3] == {"file": str(tmp_path / "shots" / "3.png")}
+    asked = read_examples(data.schema, tmp_path / "list.csv")
+    assert np.array_equal(np.concatenate(list(asked.pieces)), pixels(24))
+    assert asked.names[3] == {"file": str(tmp_path / "shots" / "3.png")}
     (tmp_path / "two.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="one column of image files"):
         read_examples(data.schema, tmp_path / "two.csv")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from autoxfer.cli import main
 from autoxfer.dataset import Column, Schema
 from autoxfer.errors import InputError
 from autoxfer.export import save_winner
@@ -235,6 +237,74 @@ def test_a_file_that_cannot_be_predicted_is_refused(
     with pytest.raises(InputError, match=message) as caught:
         predict_file(load(images[0]), tmp_path / name)
     assert caught.value.where == str(tmp_path / name)
+
+
+def some_pictures(folder: Path, n: int, broken: Sequence[int]) -> Path:
+    """Save the first ``n`` images, cut short where they are broken, and a table that lists them."""
+    folder.mkdir()
+    for row in range(n):
+        file = folder / f"{row:03}.png"
+        Image.fromarray(RAW[row]).save(file)
+        if row in broken:
+            file.write_bytes(file.read_bytes()[:40])
+    pd.DataFrame({"file": [f"{row:03}.png" for row in range(n)]}).to_csv(folder / "list.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_broken_picture_has_an_empty_answer_and_costs_the_others_nothing(
+    images: tuple[Path, Net], tmp_path: Path, listed: bool
+) -> None:
+    predictor, warnings = load(images[0]), list[str]()
+    folder = some_pictures(tmp_path / "new", 270, broken=(0, 7))  # more than are predicted at a time
+    rows = predict_file(predictor, folder / "list.csv" if listed else folder, warnings.append)
+    assert [row["file"] for row in rows] == [str(folder / f"{row:03}.png") for row in range(270)]
+    sound = [row for row in range(270) if row not in (0, 7)]
+    whole = predictor.predict_proba(RAW[sound])
+    assert [rows[row]["probability"] for row in sound] == whole.max(1).tolist()
+    assert [rows[row]["prediction"] for row in sound] == predictor.predict(RAW[sound]).tolist()
+    for row in (0, 7):
+        assert list(rows[row]) == list(rows[1]) == ["file", "prediction", "probability", "error"]
+        assert rows[row]["prediction"] is rows[row]["probability"] is rows[1]["error"] is None
+        assert rows[row]["error"]
+    (warning,) = warnings
+    assert warning.startswith(f"2 of 270 images cannot be read and have no answer, the first {folder / '000.png'}: ")
+
+
+def test_a_list_may_name_a_picture_that_is_gone(images: tuple[Path, Net], tmp_path: Path) -> None:
+    folder = some_pictures(tmp_path / "new", 5, broken=())
+    (folder / "003.png").unlink()
+    rows = predict_file(load(images[0]), folder / "list.csv")
+    assert [row["prediction"] is None for row in rows] == [False, False, False, True, False]
+    assert "FileNotFoundError" in rows[3]["error"]
+
+
+def test_pictures_of_which_none_can_be_read_are_one_error(images: tuple[Path, Net], tmp_path: Path) -> None:
+    folder = some_pictures(tmp_path / "new", 3, broken=range(3))
+    with pytest.raises(InputError, match="an image that can be read, found 3 of 3 that cannot, the first: "):
+        predict_file(load(images[0]), folder)
+
+
+@pytest.mark.parametrize("option", [(), ("--json",), ("--output", "out.csv")])
+def test_the_command_answers_for_the_rest_and_exits_with_0(
+    images: tuple[Path, Net], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    some_pictures(tmp_path / "new", 3, broken=[1])
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(images[0]), "new", *option])
+    assert not stop.value.code
+    out, err = capsys.readouterr()
+    assert err.startswith("warning: 1 of 3 images cannot be read and have no answer, the first new/001.png: ")
+    if option == ("--json",):
+        rows = json.loads(out)["predictions"]
+        assert [row["prediction"] is None for row in rows] == [row["error"] is not None for row in rows]
+        assert rows[1]["error"]
+        return
+    table = pd.read_csv("out.csv" if option else io.StringIO(out))
+    assert list(table) == ["file", "prediction", "probability", "error"]
+    assert table["prediction"].isna().tolist() == table["error"].notna().tolist() == [False, True, False]
 
 
 def test_ragged_rows_are_refused(table: Path, tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def predict(
     folder = Path(run_id) if os.sep in run_id and Path(run_id).is_dir() else runfolder.find(runs, run_id).path
     from autoxfer import prediction  # noqa: PLC0415
 
-    rows = prediction.predict_file(prediction.load(folder), file)
+    rows = prediction.predict_file(
+        prediction.load(folder), file, lambda text: print(f"warning: {text}", file=sys.stderr)
+    )
     if output is not None:
         _write_csv(rows, output)
     if json:
