@@ -13,6 +13,7 @@ from autoxfer.architectures import RESERVED
 from autoxfer.errors import InputError
 from autoxfer.metrics import Metric, get_metric
 from autoxfer.plugins import load_plugins
+from autoxfer.plugins.answers import load_source, read_data
 from autoxfer.registered import fetched
 from autoxfer.studies import chosen_strategies
 
@@ -37,14 +38,14 @@ class Material:
 
 
 def read(config: RunConfig, settings: TrackingSettings | None = None) -> Material:
-    """Read the data set and the sources, and find the plugins. Raises InputError."""
+    """Read the data set and the sources, and find the plugins. Raises InputError, PluginError."""
     device = _device(config.device)
     plugins = load_plugins(disabled=config.plugins.disable)
     strategies = chosen_strategies(config, plugins)
     specs = config.to_source_specs()
     loaders = [plugins.loader_for(spec) for spec in specs]
     spec = config.to_data_spec()
-    dataset = plugins.reader_for(spec).read(spec)
+    dataset = read_data(plugins.reader_for(spec), spec)
     if spec.ignore and dataset.schema.modality == "vector":
         raise InputError("no columns to ignore: these data have none by name", ", ".join(spec.ignore), "task.ignore")
     if spec.group is not None and dataset.groups is None:
@@ -57,7 +58,7 @@ def read(config: RunConfig, settings: TrackingSettings | None = None) -> Materia
         raise InputError("no weight: these data have none for an example", repr(spec.weight), "task.weight")
     metric = get_metric(config.task.metric, dataset.schema.task, len(dataset.schema.classes))
     with fetched(specs, settings) as local:
-        sources = {spec.name: loader.load(spec) for spec, loader in zip(local, loaders, strict=True)}
+        sources = {spec.name: load_source(loader, spec) for spec, loader in zip(local, loaders, strict=True)}
     _check_names(sources)
     return Material(dataset, metric, sources, strategies, device)
 

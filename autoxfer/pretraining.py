@@ -26,6 +26,7 @@ from autoxfer.errors import AutoxferError, InputError
 from autoxfer.events import Event
 from autoxfer.material import Material, read
 from autoxfer.plugins import load_plugins
+from autoxfer.plugins.answers import load_source, network_factory
 from autoxfer.pool import open_pool
 from autoxfer.preparation import Standardise
 from autoxfer.records import SourceSpec, derive_seed
@@ -121,7 +122,7 @@ def pretrain(
     }
     _write(weights, module, card)
     made = dataclasses.replace(spec, name=name, weights=weights.absolute(), input={})
-    loader.load(made)  # what was written can be read
+    load_source(loader, made)  # what was written can be read
     options = {"options": dict(spec.options)} if spec.options else {}
     source = {"name": name, "model": spec.model, "weights": str(weights), **options}
     return Pretrained(weights, card, source, setting.warnings, time.monotonic() - started)
@@ -134,7 +135,7 @@ def _place(out: Path, name: str) -> Path:
     weights = out / f"{name}.safetensors"
     for path in (weights, weights.with_suffix(".json")):
         if path.exists():
-            raise InputError("a new name or folder", f"{path}, which is there already", "--out")
+            raise InputError("a new name (--name) or folder", f"{path}, which is there already", "--out")
     if out.exists() and not out.is_dir():
         raise InputError("a folder", "a file", f"--out {out}")
     return weights
@@ -145,7 +146,7 @@ def _setting(config: RunConfig, material: Material, loader: SourceLoader, spec: 
     setting = assemble(config, material, _splits(material.dataset, config.task.splits or {}, config.seed))
     plan = setting.studies[BASELINE]
     shape, n_outputs = plan.problem.shape, plan.problem.n_outputs
-    make = loader.factory(spec, shape, n_outputs)
+    make = network_factory(loader, spec, shape, n_outputs)
     if setting.stored.modality == "text":  # as many word vectors as there are words
         make = partial(plan.problem.architectures[spec.model], n_outputs)
     _check(make, shape, n_outputs, f"sources.{spec.name}.model")

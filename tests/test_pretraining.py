@@ -141,7 +141,7 @@ NUMBERS = ("--data", "numbers.csv", "--target", "target")
         ((*NUMBERS, "--model", "{model: compact, options: {width: 3}}"), "no options for compact"),
         ((*NUMBERS, "--model", "compact", "--name", "linear"), "no built-in network's"),
         ((*NUMBERS, "--model", "compact", "--name", "a/b"), "a name of letters"),
-        ((*NUMBERS, "--model", "compact", "--name", "taken"), "a new name or folder"),
+        ((*NUMBERS, "--model", "compact", "--name", "taken"), "a new name (--name) or folder"),
         ((*NUMBERS, "--model", "compact", "-o", "task.splits={tune: 120}"), "a tune split within 120 examples"),
         ((*NUMBERS, "--model", "compact", "--trials", "0"), "a whole number of at least 1"),
         ((*NUMBERS, "--model", "compact", "--out", "nets.py"), "a folder"),
