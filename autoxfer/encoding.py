@@ -16,10 +16,10 @@ from autoxfer.errors import InputError
 def encode(schema: Schema, raw: Any, where: str = "input", first: int = 0) -> NDArray[Any]:
     """Turn examples into stored form: (n, *schema.shape) of schema.dtype.
 
-    Images are whole numbers 0..255; a table, or texts beside one, is a DataFrame, a mapping of columns, a list of
-    mappings or of rows. A category that the schema does not know is missing, NaN. Texts are a list, an array, or a
-    table with their columns; several are joined in their order. Raises InputError on anything that does not fit; of
-    arrays that come in pieces an error counts from ``first``, the piece's first example.
+    Images are whole numbers 0..255, of any type; a table, or texts beside one, is a DataFrame, a mapping of columns, a
+    list of mappings or of rows. A category that the schema does not know is missing, NaN. Texts are a list, an array,
+    or a table with their columns; several are joined in their order. Raises InputError on anything that does not fit;
+    of arrays that come in pieces an error counts from ``first``, the piece's first example.
     """
     if schema.modality == "text":
         return _ids(schema, _texts(schema, raw, where))
@@ -94,7 +94,10 @@ def _grey_axis(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 def _pixels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     if array.dtype.kind == "f":
-        raise InputError("images of whole numbers 0..255 (uint8)", f"fractions ({array.dtype})", where)
+        fractions = array[~(np.isfinite(array) & (np.trunc(array) == array))]
+        if len(fractions):
+            found = f"{fractions[0]:g} among them ({array.dtype})"
+            raise InputError("images of whole numbers 0..255 (uint8)", found, where)
     if array.dtype != np.uint8 and (array.min() < 0 or array.max() > 255):
         raise InputError("images of whole numbers 0..255 (uint8)", f"values {array.min()}..{array.max()}", where)
     return np.ascontiguousarray(array, dtype=np.uint8)

@@ -132,6 +132,26 @@ def test_stored_images_and_vectors_encode_to_themselves():
         assert np.array_equal(encode(SCHEMAS[name], batch.tolist()), batch)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int64, np.uint16])
+def test_whole_numbers_are_pixels_whatever_type_carries_them(kind):
+    batch = stored(SCHEMAS["grey"], 4)
+    batch[0, 0, :2] = 0, 255
+    again = encode(SCHEMAS["grey"], batch.astype(kind))
+    assert again.dtype == np.uint8
+    assert np.array_equal(again, batch)
+    assert np.array_equal(encode(SCHEMAS["grey"], batch.astype(kind).tolist()), batch)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.5, "0.5 among them"), (np.nan, "nan among"), (256.0, "values 0.0..256.0")]
+)
+def test_floats_that_are_no_pixels_are_refused_by_their_value(value, told):
+    batch = np.zeros((2, 6, 5))
+    batch[1, 2, 3] = value
+    with pytest.raises(InputError, match=told):
+        encode(SCHEMAS["grey"], batch)
+
+
 def test_grey_images_may_carry_their_channel_or_not():
     batch = stored(SCHEMAS["grey"], 4)
     assert np.array_equal(encode(SCHEMAS["grey"], batch[..., None]), batch)
@@ -164,7 +184,9 @@ def test_categories_are_known_whatever_type_carries_them():
         ("grey", np.zeros((2, 7, 5), np.uint8)),
         ("grey", np.zeros((2, 6, 5, 3), np.uint8)),
         ("grey", np.zeros((0, 6, 5), np.uint8)),
-        ("grey", np.zeros((2, 6, 5), np.float32)),
+        ("grey", np.full((2, 6, 5), 0.5)),
+        ("grey", np.full((2, 6, 5), -1.0)),
+        ("grey", np.full((2, 6, 5), np.inf)),
         ("grey", np.full((2, 6, 5), 256)),
         ("grey", np.full((2, 6, 5), -1)),
         ("grey", [[1, 2], [3]]),
