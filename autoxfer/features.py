@@ -1,13 +1,12 @@
 """What candidates consume: each input of a split computed once, or live under augmentation, or inside one network.
 
-The three ways share one module, ``Reader``, so that they cannot drift apart.
+The three ways share one module, ``composed.Reader``, so that they cannot drift apart.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 from autoxfer import activations
 from autoxfer.activations import Store
 from autoxfer.augmentation import augment
-from autoxfer.layout import ChannelsLast, channels_last
+from autoxfer.composed import Composed, Reader
+from autoxfer.layout import channels_last
 from autoxfer.limits import Portion
 from autoxfer.mapped import most_bytes
 from autoxfer.scoring import Scale
-from autoxfer.strategy import Candidate, Input, Problem, Raw, Tap
+from autoxfer.strategy import Candidate, Input, Problem, Tap
 from autoxfer.streaming import OnDisk, Stored, batches
 
 if TYPE_CHECKING:
@@ -45,78 +45,6 @@ def resolve(name: Input, problem: Problem) -> Input:
     if isinstance(name, Tap) and isinstance(name.source, int):
         return Tap(name.name, problem.sources[name.source].name)
     return name
-
-
-@final
-class Reader(nn.Module):
-    """Natural examples -> the tensors of ``inputs``, in order; each source runs once, frozen."""
-
-    def __init__(self, inputs: Sequence[Input], preparation: Preparation, sources: Mapping[str, Source]) -> None:
-        super().__init__()
-        self.inputs = tuple(inputs)
-        taps = [name for name in inputs if isinstance(name, Tap)]
-        # Lists, not dictionaries: a source's name may hold dots, a module's may not.
-        self.names = names = sorted({str(tap.source) for tap in taps})
-        self.taps = [sorted({tap.name for tap in taps if tap.source == name}) for name in names]
-        self.standardise = preparation.standardise if Raw() in self.inputs else nn.Identity()
-        self.preprocess = nn.ModuleList(_prepared(sources[name], preparation) for name in names)
-        self.extract = nn.ModuleList(
-            sources[name].extract(wanted) if wanted != ["input"] else nn.Identity()
-            for name, wanted in zip(names, self.taps, strict=True)
-        )
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Reader:
-        """Stay in evaluation mode: what lies before a tap is frozen."""
-        return super().train(False)
-
-    def forward(self, natural: Tensor) -> tuple[Tensor, ...]:
-        """(batch, *natural shape) -> one tensor per input."""
-        found: dict[Input, Tensor] = {}
-        if Raw() in self.inputs:
-            found[Raw()] = self.standardise(natural)
-        for source, taps, preprocess, extract in zip(self.names, self.taps, self.preprocess, self.extract, strict=True):
-            prepared = preprocess(natural)
-            activations = (prepared,) if taps == ["input"] else extract(prepared)
-            found.update({Tap(tap, source): value for tap, value in zip(taps, activations, strict=True)})
-        return tuple(found[name] for name in self.inputs)
-
-
-def _prepared(source: Source, preparation: Preparation) -> nn.Module:
-    """Make what turns natural examples into a source's input, laid out as it computes fastest."""
-    adapt = preparation.adapt(source)
-    return nn.Sequential(adapt, ChannelsLast()) if source.channels_last else adapt
-
-
-@final
-class Composed(nn.Module):
-    """One network from stored examples to the candidate's answer: what judges, reports and serves.
-
-    Returns logits (batch, classes or labels), or predictions (batch, outputs) in the labels' own units.
-    """
-
-    center: float | Tensor  # of the target over the train split; 0 and 1 but for regression, (outputs,) of several
-    spread: float | Tensor
-
-    def __init__(self, unpack: nn.Module, reader: Reader, module: nn.Module, center: Scale, spread: Scale) -> None:
-        super().__init__()
-        self.unpack = unpack
-        self.reader = reader
-        self.module = module
-        self.temperature = 1.0  # what the logits are divided by
-        for name, value in (("center", center), ("spread", spread)):
-            if isinstance(value, np.ndarray):
-                self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
-            else:
-                setattr(self, name, value)
-
-    def forward(self, stored: Tensor) -> Tensor:
-        """(batch, *stored shape) of the stored dtype -> (batch, n_outputs)."""
-        answer: Tensor = self.module(*self.reader(self.unpack(stored)))
-        if isinstance(self.center, Tensor) or (self.center, self.spread) != (0.0, 1.0):
-            answer = answer * self.spread + self.center
-        return answer if self.temperature == 1.0 else answer / self.temperature
 
 
 @final
@@ -305,60 +233,3 @@ def _agree(kept: Tensor, sample: Tensor, n: int) -> bool:
     if kept.shape != (n, *sample.shape[1:]) or kept.dtype != sample.dtype:
         return False
     return torch.allclose(kept[[0, n - 1]].to(sample.device), sample, rtol=1e-3, atol=1e-5, equal_nan=True)
-
-
-@final
-class TrainTensors:
-    """The train split as a strategy sees it (strategy.TrainData)."""
-
-    def __init__(
-        self,
-        features: Features,
-        problem: Problem,
-        labels: Tensor,
-        center: Any = 0.0,
-        spread: Any = 1.0,
-        *,
-        weights: Tensor | None = None,
-    ) -> None:
-        self._features = features
-        self._problem = problem
-        self._labels, self._weights = labels, weights
-        self._scale = center, spread  # of a regression's labels: numbers, or one for each output
-        self._rows: Tensor | None = None  # of the train split; None = all
-
-    def __getitem__(self, name: Input) -> Tensor:
-        found = resolve(name, self._problem)
-        if self._rows is None:
-            return self._features.whole(found, "train")
-        return torch.cat([self._features.some(found, "train", part) for part in torch.split(self._rows, BATCH)])
-
-    def sample(self, *names: Input) -> TrainTensors:
-        """Restrict it to as many examples as memory bears in these inputs: all, unless the examples lie on disk."""
-        rows = self._features.sampled([resolve(name, self._problem) for name in names], "train", self._labels)
-        if rows is None:
-            return self
-        some = copy.copy(self)
-        some._rows, some._labels = rows, self._labels[rows.to(self._labels.device)]
-        if self._weights is not None:
-            weights = self._weights[rows.to(self._weights.device)]
-            some._weights = weights / weights.mean().clamp(min=1e-12)
-        return some
-
-    @property
-    def labels(self) -> Tensor:
-        """(n_train,) int64 classes, (n_train, k) float32 labels 0/1, or (n_train, outputs) float32 standardised."""
-        return self._labels
-
-    @property
-    def weights(self) -> Tensor | None:
-        """(n_train,) float32 of mean 1; None = all alike."""
-        return self._weights
-
-    @property
-    def scale(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of a regression's labels, (n_outputs,) each, by which they were standardised."""
-        center, spread = (
-            torch.as_tensor(values, dtype=torch.float32).reshape(-1).to(self._labels.device) for values in self._scale
-        )
-        return center, spread

@@ -17,7 +17,7 @@ from autoxfer.report import Entry
 from autoxfer.studies import BASELINE
 
 if TYPE_CHECKING:
-    from autoxfer.features import Composed
+    from autoxfer.composed import Composed
     from autoxfer.metrics import Metric
 
 

@@ -22,7 +22,7 @@ from autoxfer.streaming import join, plain
 from autoxfer.trials import Bench
 
 if TYPE_CHECKING:
-    from autoxfer.features import Composed
+    from autoxfer.composed import Composed
     from autoxfer.records import Job
     from autoxfer.runfolder import RunFolder
     from autoxfer.setting import Setting

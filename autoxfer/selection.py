@@ -45,7 +45,7 @@ from autoxfer.tokens import without_unread
 from autoxfer.winnerfiles import is_whole
 
 if TYPE_CHECKING:
-    from autoxfer.features import Composed
+    from autoxfer.composed import Composed
     from autoxfer.folding import Pooled
     from autoxfer.trials import Bench
 

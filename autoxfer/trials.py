@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoxfer.calibration import at_temperature, fit_temperature
-from autoxfer.features import Composed, Features, TrainTensors, at_once, resolve
+from autoxfer.composed import Composed
+from autoxfer.features import Features, at_once, resolve
 from autoxfer.limits import Portion, limited
 from autoxfer.losses import Precision
 from autoxfer.records import Job, Outcome, Recipe, Score, derive_seed
@@ -26,6 +27,7 @@ from autoxfer.runfolder import RunFolder, write_whole
 from autoxfer.scoring import Choice, Target, probabilities
 from autoxfer.strategy import Candidate, Fitted, Problem, Strategy
 from autoxfer.streaming import batches
+from autoxfer.traindata import TrainTensors
 from autoxfer.training import CHECKS, GradientTrainer, count_trained
 
 if TYPE_CHECKING:

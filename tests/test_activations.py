@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from autoxfer import activations, features as features_module
 from autoxfer.activations import Store, open_store
+from autoxfer.composed import Reader
 from autoxfer.errors import InputError
-from autoxfer.features import Features, Reader
+from autoxfer.features import Features
 from autoxfer.source import Source
 from autoxfer.strategy import Tap
 from autoxfer.testing.scenes import Scene, scene

@@ -25,7 +25,7 @@ from autoxfer.config import load_config
 from autoxfer.dataset import Schema
 from autoxfer.errors import InputError
 from autoxfer.export import save_winner
-from autoxfer.features import Features, TrainTensors
+from autoxfer.features import Features
 from autoxfer.mapped import mapping
 from autoxfer.prediction import load, predict_file
 from autoxfer.preparation import prepare
@@ -33,6 +33,7 @@ from autoxfer.selection import run
 from autoxfer.splitting import split
 from autoxfer.strategy import Raw
 from autoxfer.streaming import plain, take
+from autoxfer.traindata import TrainTensors
 
 N = 300
 

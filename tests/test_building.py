@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from autoxfer import building, linear
 from autoxfer.building import Normalise, Pool
-from autoxfer.features import TrainTensors
 from autoxfer.strategy import Candidate, Tap
 from autoxfer.testing.scenes import scene
+from autoxfer.traindata import TrainTensors
 
 
 @pytest.fixture

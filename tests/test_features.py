@@ -8,9 +8,11 @@ from torch import nn
 
 from autoxfer import features as module_under_test
 from autoxfer.augmentation import augment
-from autoxfer.features import Features, Reader, TrainTensors, resolve
+from autoxfer.composed import Reader
+from autoxfer.features import Features, resolve
 from autoxfer.strategy import Candidate, Raw, Tap
 from autoxfer.testing.scenes import Scene, scene
+from autoxfer.traindata import TrainTensors
 
 
 @pytest.fixture

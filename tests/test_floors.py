@@ -23,7 +23,8 @@ FLOORS = (
     "textnets mixednets augmentation multilabel logistic stratifying",
     "guard calibration prospects diagnostics grouping chronology classwise pool splitting partitioning cells encoding "
     "preparation building inputfile winnerfiles",
-    "plugins config runfolder features scoring labelling optimising losses checkpoints training prediction",
+    "plugins config runfolder scoring composed features traindata labelling optimising losses checkpoints training "
+    "prediction",
     "tuning tracking export engines trials",
     "datacheck earlier rehearsal registered studies assessment looks rivals searching material setting provenance "
     "finalists folding judging refitting result closing explaining forecasting selection planning pretraining curve "

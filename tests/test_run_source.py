@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 import autoxfer
 from autoxfer.cli import main
+from autoxfer.composed import Composed
 from autoxfer.dataset import Column, Schema
 from autoxfer.errors import InputError
 from autoxfer.export import save_winner
-from autoxfer.features import Composed
 from autoxfer.layering import anew
 from autoxfer.preparation import Unpack
 from autoxfer.records import SourceSpec
@@ -369,6 +369,9 @@ def test_the_champion_of_one_run_is_a_source_of_the_next(home: Path, capfd: pyte
     assert {entry.status for entry in entries.values()} == {"complete"}
     for strategy in ("linear_probe", "fine_tune"):
         assert entries[f"{strategy}@digits-champion"].tune == pytest.approx(entries[f"{strategy}@local"].tune, abs=0.1)
+    for model in (registered, f"run:{first.folder}"):  # which knows these very examples
+        with pytest.raises(InputError, match="which learned from about 100% of tune"):
+            autoxfer.run({**SECOND, "task": {"data": "one.npz"}, "sources": [model]})
     config = (result.folder / "config.yaml").read_text()
     assert "mlflow:models:/digits/1" in config  # what the alias named when the run began
     for model, told in {

@@ -14,13 +14,13 @@ from autoxfer_builtins.zero_shot import ZeroShot
 from torch import Tensor, nn
 
 from autoxfer.errors import Unsupported
-from autoxfer.features import TrainTensors
 from autoxfer.linear import fit_head
 from autoxfer.matching import match_classes
 from autoxfer.scoring import Choice
 from autoxfer.source import Source
 from autoxfer.strategy import Problem, Strategy, Tap
 from autoxfer.testing.scenes import N_TUNE, Scene, scene, scene_of
+from autoxfer.traindata import TrainTensors
 from autoxfer.training import GradientTrainer, count_trained
 
 IMAGES = scene("image", "classification")

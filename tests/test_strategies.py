@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 from autoxfer.building import start_head
-from autoxfer.features import TrainTensors
 from autoxfer.linear import fit_head, strength_grid
 from autoxfer.scoring import Choice
 from autoxfer.source import Source
 from autoxfer.strategy import Candidate, Group, Strategy, Tap
 from autoxfer.testing.scenes import N_TUNE, Scene, scene
+from autoxfer.traindata import TrainTensors
 from autoxfer.training import GradientTrainer
 
 IMAGES = scene("image", "classification")

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from autoxfer.boosting import Boosting, Trees
 from autoxfer.building import Normalise, fit_head
 from autoxfer.errors import Unsupported
-from autoxfer.features import TrainTensors
 from autoxfer.metrics import get_metric
 from autoxfer.mixednets import LinearMixed
 from autoxfer.plugins import load_plugins
@@ -28,6 +27,7 @@ from autoxfer.testing import scenes
 from autoxfer.testing.promises import what_has_no_weight_teaches_it_nothing
 from autoxfer.testing.scenes import SCENES, Scene, scene
 from autoxfer.textnets import solve_path
+from autoxfer.traindata import TrainTensors
 from autoxfer.training import GradientTrainer
 
 BUILT_IN = {

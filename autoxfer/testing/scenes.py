@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from autoxfer.architectures import architectures
 from autoxfer.dataset import Column, Schema
 from autoxfer.encoding import encode
-from autoxfer.features import Features, TrainTensors, resolve
+from autoxfer.features import Features, resolve
 from autoxfer.metrics import get_metric
 from autoxfer.preparation import prepare
 from autoxfer.records import Floors, Modality, Recipe, Task
@@ -24,6 +24,7 @@ from autoxfer.source import Source
 from autoxfer.strategy import Candidate, Fitted, Input, Problem, Strategy
 from autoxfer.testing import texts
 from autoxfer.tokens import fit
+from autoxfer.traindata import TrainTensors
 from autoxfer.training import GradientTrainer
 from autoxfer.trials import seeded
 

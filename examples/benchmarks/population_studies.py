@@ -22,12 +22,12 @@ from stacking import Member, Stack
 from autoxfer import tuning
 from autoxfer.config import load_config
 from autoxfer.engines import Engine, InlineExecutor
-from autoxfer.features import TrainTensors
 from autoxfer.records import Job, Outcome, StudyResult, TrialState, derive_seed
 from autoxfer.runfolder import RunFolder
 from autoxfer.searching import JobMaker, job_maker
 from autoxfer.setting import Setting, prepare
 from autoxfer.strategy import Candidate, Fitted
+from autoxfer.traindata import TrainTensors
 from autoxfer.training import GradientTrainer
 from autoxfer.trials import Bench, seeded
 

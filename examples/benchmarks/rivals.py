@@ -24,12 +24,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from autoxfer import Candidate, Fitted, Problem, Recipe
 from autoxfer.augmentation import augment
-from autoxfer.features import TrainTensors, at_once, resolve
+from autoxfer.features import at_once, resolve
 from autoxfer.optimising import MAX_NORM, group_of, schedule
 from autoxfer.records import Score
 from autoxfer.scoring import measure, probabilities
 from autoxfer.setting import Setting
 from autoxfer.strategy import Input
+from autoxfer.traindata import TrainTensors
 from autoxfer.training import CHECKS, set_modes
 from autoxfer.trials import seeded, separate
 from autoxfer.tuning import clip, default_steps

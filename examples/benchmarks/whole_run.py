@@ -39,9 +39,9 @@ from common import finish, parser, seconds, wait_for
 
 import autoxfer
 from autoxfer import linear, logistic
+from autoxfer.composed import Composed, Reader
 from autoxfer.config import load_config
 from autoxfer.events import Event, TrialFinished
-from autoxfer.features import Composed, Reader
 from autoxfer.optimising import Optimiser
 from autoxfer.setting import Setting, prepare
 from autoxfer.taps import Extractor
