@@ -17,7 +17,7 @@ from autoxfer.chronology import TIME
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
 from autoxfer.pool import Pool, Rows, open_pool
-from autoxfer.records import derive_seed
+from autoxfer.records import SPLITS, derive_seed
 from autoxfer.splitting import FEW, SHARES, SHARES_OF_FEW, THIN, WHERE, Splits, checked, count_of_own
 
 FOLDS = "guard.folds"
@@ -84,12 +84,12 @@ def _without_test(
 def _tune_share(n: int, sizes: Mapping[str, float | int]) -> float:
     """Say which share of train and tune together is tune's, as it would be without folds."""
     shares = SHARES_OF_FEW if n < FEW else SHARES
-    counts = {name: size if isinstance(size, int) else size * n for name, size in sizes.items()}
-    tune = counts.get("tune", shares["tune"] * n)
-    others = shares["guard"] * n + counts.get("test", 0.0 if n < FEW else SHARES["test"] * n)
-    train = counts.get("train", n - tune - others)
+    wanted = {"tune": shares["tune"], "guard": shares["guard"], "test": 0 if n < FEW else SHARES["test"], **sizes}
+    counts = {name: size if isinstance(size, int) else size * n for name, size in wanted.items()}
+    tune = counts["tune"]
+    train = counts.get("train", n - tune - counts["guard"] - counts["test"])
     if train <= 0:
-        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        told = ", ".join(f"{name} {max(1, round(counts[name])):,}" for name in SPLITS if counts.get(name))
         raise InputError(f"splits that fit into {n:,} examples and leave some for train", told, WHERE)
     return tune / (train + tune)
 

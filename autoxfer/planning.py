@@ -56,6 +56,7 @@ class Plan:
     forecast: Forecast  # of a whole run
     sources: Mapping[str, Mapping[str, Any]]
     data: datacheck.Check
+    other_sizes: Mapping[str, str]  # split -> why it has another number of examples than the run file asks for
 
     @property
     def seconds(self) -> float:
@@ -69,7 +70,8 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """Say it in words."""
         task = self.task
-        sizes = ", ".join(f"{n} {name}" for name, n in task["sizes"].items() if n)
+        besides = {name: f" ({reason})" for name, reason in self.other_sizes.items()}
+        sizes = ", ".join(f"{n} {name}{besides.get(name, '')}" for name, n in task["sizes"].items() if n)
         several = "labels" if task["kind"] == "multilabel" else "classes"
         classes = f", {len(task['classes'])} {several}" if task["classes"] else ""
         classes += f", {len(task['targets'])} numbers each" if task["targets"] else ""
@@ -143,6 +145,7 @@ def plan(
         expected,
         {name: source.card for name, source in setting.sources.items()},
         check_data(setting),
+        dict(_other_sizes(setting)),
     )
 
 
@@ -170,6 +173,17 @@ def _studies(setting: Setting, expected: Forecast) -> Iterator[PlannedStudy]:
 def _groups(setting: Setting) -> dict[str, int]:
     groups = setting.dataset.groups
     return {} if groups is None else {name: len(set(groups[rows])) for name, rows in setting.splits.rows.items()}
+
+
+def _other_sizes(setting: Setting) -> Iterator[tuple[str, str]]:
+    """Say which splits could not have the very number of examples that was asked for."""
+    dataset, asked = setting.dataset, setting.config.task.splits or {}
+    together = "copies" if dataset.groups is None else "groups and copies"
+    together = together if dataset.times is None else "equal times"
+    for name, rows in setting.splits.rows.items():
+        size = asked.get(name)
+        if isinstance(size, int) and len(rows) != size and not setting.folds:  # with folds sizes are a proportion
+            yield name, f"{size} asked for; {together} stay together"
 
 
 def _prospect(setting: Setting) -> Prospect:

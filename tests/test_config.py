@@ -302,6 +302,13 @@ def test_the_callers_mapping_is_left_alone() -> None:
     assert given == {"task": {"data": "x.csv"}, "budget": {"trials": 3}}
 
 
+@pytest.mark.parametrize("given", [5, ["run.yaml"], b"run.yaml", 1.5])
+def test_what_is_no_configuration_is_refused_in_words(given: object) -> None:
+    refused = refusal(given)
+    assert refused.expected == "a run file's path, or a mapping"
+    assert type(given).__name__ in refused.found
+
+
 def test_a_checked_configuration_can_be_loaded_again() -> None:
     config = load_config({"task": {"data": "x.csv"}})
     assert RunConfig.model_validate({"task": config.task, "sources": config.sources}).task == config.task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_the_plan_for_200_examples_says_what_they_can_find(home: Path, capfd: py
     assert "80 (now)  160  320" in page
     assert "reliably" not in page
     assert "warning" not in page
+
+
+def test_the_plan_says_why_a_split_has_another_size_than_was_asked_for(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "asked for" not in said(["plan", "run.yaml", "-o", "task.splits={guard: 81}"], capfd)
+    with np.load("few.npz") as few:
+        features, labels = (np.repeat(few[name][:100], 2, axis=0) for name in ("features", "labels"))
+    np.savez("few.npz", features=features, labels=labels)
+    page = said(["plan", "run.yaml", "-o", "task.splits={guard: 81}"], capfd)
+    assert re.search(r"^splits: .*, 8[02] guard \(81 asked for; copies stay together\)$", page, re.MULTILINE)
 
 
 def test_plan_and_run_warn_of_a_guard_that_finds_nothing(home: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from autoxfer.dataset import Dataset, Schema
 from autoxfer.errors import InputError
 from autoxfer.partitioning import partition
+from autoxfer.splitting import split
 
 
 def points(labels, examples=None, *, parts=None, groups=None, task="classification"):
@@ -139,6 +140,15 @@ def test_what_does_not_fit_is_refused_in_one_sentence(labels, settings, n_folds,
     with pytest.raises(InputError, match=expected) as refused:
         partition(points(labels), settings, 0, n_folds)
     assert refused.value.where == where
+
+
+def test_sizes_that_leave_no_train_are_shown_with_those_that_nobody_gave():
+    with pytest.raises(InputError) as refused:
+        partition(points(np.arange(1197) % 2), {"test": 900}, 0, 5)
+    with pytest.raises(InputError) as without_folds:
+        split(points(np.arange(1197) % 2), {"test": 900}, 0)
+    assert refused.value.found == "tune 239, guard 239, test 900"
+    assert str(refused.value) == str(without_folds.value)
 
 
 def test_too_few_groups_are_refused():

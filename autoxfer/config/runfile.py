@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,8 @@ def find(
     if isinstance(config, Mapping):
         return RunFile(config, "the configuration"), Path.cwd()
     if config is not None:
+        if not isinstance(config, str | os.PathLike):
+            raise InputError("a run file's path, or a mapping", f"{show(config)} ({type(config).__name__})", "config")
         return read(Path(config)), Path(config).parent
     if data is None:
         raise InputError("a run file, or --data and --source", f"only {flags[0]}" if flags else "neither", "autoxfer")
