@@ -92,6 +92,7 @@ class Dataset:
     texts: NDArray[Any] | None = None  # (n,) strings beside the examples of a mixed data set
     times: NDArray[np.float64] | None = None  # (n,) when each was taken, in any unit; None = nobody says
     weights: NDArray[np.float32] | None = None  # (n,) how much each counts in training; None = all alike
+    origins: NDArray[np.uint64] | None = None  # (n,) 64 bits of the file of each image; None = of no files
 
     def fingerprint(self, rows: NDArray[np.int64] | None = None) -> str:
         """Hash what was read: examples, labels, schema and the user's own splits; or some rows, without the splits."""

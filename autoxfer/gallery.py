@@ -44,6 +44,7 @@ class Gallery:
     pixels: Pixels  # (n, height, width) or (n, height, width, 3); mapped from a file where it is large
     rows: NDArray[np.int64]  # (n,) which of the images they are: all but the unreadable ones
     warnings: tuple[str, ...]
+    origins: NDArray[np.uint64]  # (n,) 64 bits of each file, which do not depend on the size of the pixels
 
 
 def read_images(contents: Sequence[Content], names: Sequence[str]) -> Gallery:
@@ -60,6 +61,7 @@ def read_images(contents: Sequence[Content], names: Sequence[str]) -> Gallery:
         size, told = _common_size(sound)
         shape = (size[1], size[0]) if grey else (size[1], size[0], 3)
         rows = np.array([row for row in range(len(headers)) if row not in broken], dtype=np.int64)
+        digests = list(_each(_digest, contents))
 
         def attempt(row: int) -> Pixels | str:
             try:
@@ -68,14 +70,15 @@ def read_images(contents: Sequence[Content], names: Sequence[str]) -> Gallery:
                 return str(error)
 
         if len(rows) * math.prod(shape) > most_bytes():
-            key = _key([contents[row] for row in rows.tolist()], shape)
+            key = _key([digests[row] for row in rows.tolist()], shape)
             pixels, decoded, more = _from_disk(key, rows, shape, attempt)
         else:
             pixels, decoded, more = _into_memory(rows, shape, attempt)
     broken |= decoded
     _check(broken, names)
     kept = np.array([row for row in rows.tolist() if row not in broken], dtype=np.int64)
-    return Gallery(pixels[: len(kept)], kept, (*_told(headers, broken, names), *told, *more))
+    origins = np.frombuffer(b"".join(digests[row][:8] for row in kept.tolist()), "<u8").astype(np.uint64)
+    return Gallery(pixels[: len(kept)], kept, (*_told(headers, broken, names), *told, *more), origins)
 
 
 def _each(work: Callable[[T], Found], items: Sequence[T]) -> Iterator[Found]:
@@ -194,14 +197,18 @@ def _parts(
         yield torch.zeros(shape, dtype=torch.uint8)
 
 
-def _key(contents: Sequence[Content], shape: tuple[int, ...]) -> str:
+def _digest(content: Content) -> bytes:
+    found = b""
+    with contextlib.suppress(OSError):  # gone since its header was read
+        found = content if isinstance(content, bytes) else content.read_bytes()
+    return hashlib.blake2b(found, digest_size=20).digest()
+
+
+def _key(digests: Sequence[bytes], shape: tuple[int, ...]) -> str:
     """Hash all that decides the pixels: what the images hold, their size, who decodes them."""
     import PIL  # noqa: PLC0415
 
     digest = hashlib.blake2b(f"{VERSION} {PIL.__version__} {shape}".encode(), digest_size=20)
-    for content in contents:
-        found = b""
-        with contextlib.suppress(OSError):  # gone since its header was read
-            found = content if isinstance(content, bytes) else content.read_bytes()
-        digest.update(hashlib.blake2b(found, digest_size=20).digest())
+    for each in digests:
+        digest.update(each)
     return digest.hexdigest()

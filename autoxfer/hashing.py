@@ -1,8 +1,10 @@
 """64 bits of an example and its label together, however a data set stores them: equal in every one that holds it.
 
-Pictures and vectors count by their bytes (grey in three channels as grey), texts by themselves, in any order where
-several were joined; a row of a table by names of columns and what stands there, in any order: categories by their text,
-numbers as float32, a gap as nothing. Labels count by the class's name, the numbers, the set of labels.
+Pictures and vectors count by their bytes (grey in three channels as grey), a picture also by the file that it was read
+from, since all of a set are brought to one size, which may be another when the set has grown. Texts count by
+themselves, in any order where several were joined; a row of a table by names of columns and what stands there, in any
+order: categories by their text, numbers as float32, a gap as nothing. Labels count by the class's name, the numbers,
+the set of labels.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +22,16 @@ from autoxfer.mapped import pieces
 from autoxfer.records import Modality
 
 Hashes = NDArray[np.uint64]
+Kind = Modality | Literal["file"]  # what of an example is hashed; the file that it was read from
 
 
-def hashes(dataset: Dataset, kind: Modality, columns: Sequence[str]) -> Hashes:
+def hashes(dataset: Dataset, kind: Kind, columns: Sequence[str]) -> Hashes:
     """Hash every example with its label, (n,), as examples of this kind with these columns."""
     texts = dataset.examples if dataset.schema.modality == "text" else dataset.texts
     if kind in ("image", "vector"):
         found = _digests(_contents(dataset.examples))
+    elif kind == "file" and dataset.origins is not None:
+        found = _mixed(dataset.origins)
     else:
         found = np.zeros(len(dataset.labels), np.uint64)
         if kind in ("table", "mixed"):

@@ -8,8 +8,7 @@ it begins. A source without one (another tool's) says nothing, and is not checke
 
 An example's hash, of it and its label together, does not depend on how a data set stores it (``hashing``). Of a
 target's table the columns of the sketch alone count: it may have more by now. Other labels for the same inputs are
-another task. Not recognised are examples that were changed: pictures of several small sizes, resized to another common
-one; classes under other names.
+another task. Not recognised are examples that were changed, and classes under other names.
 
 A sketch holds the smallest 4,096 hashes. Of a smaller set these are all. Of a larger one they are a sample: which of
 the target's hashes up to the largest of them are there estimates the share of all.
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
-from autoxfer.hashing import Hashes, hashes
+from autoxfer.hashing import Hashes, Kind, hashes
 from autoxfer.records import Modality
 
 KEPT = 4096  # hashes
@@ -49,21 +48,22 @@ Parts = Sequence[tuple[str, NDArray[np.int64]]]  # (split, its rows); several of
 class Sketch:
     """The examples that a model has learned from, or was chosen by."""
 
-    kind: Modality
+    kind: Kind
     columns: tuple[str, ...]  # of numbers and categories
     examples: int
     hashes: Hashes  # (k,) the smallest, ascending; k < KEPT: all of them
 
     @classmethod
-    def take(cls, dataset: Dataset, rows: NDArray[np.int64]) -> Sketch:
+    def take(cls, dataset: Dataset, rows: NDArray[np.int64], kind: Kind | None = None) -> Sketch:
         """Sketch some rows of a data set."""
-        kind, columns = dataset.schema.modality, tuple(column.name for column in dataset.schema.table_columns)
+        kind = kind or dataset.schema.modality
+        columns = tuple(column.name for column in dataset.schema.table_columns)
         return cls(kind, columns, len(rows), np.unique(hashes(dataset, kind, columns)[rows])[:KEPT])
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Sketch:
         """Read what ``as_dict`` gave. Raises ValueError, KeyError or TypeError."""
-        if plain["kind"] not in get_args(Modality):
+        if plain["kind"] not in (*get_args(Modality), "file"):
             raise ValueError(f"kind {plain['kind']!r}")
         found = np.frombuffer(base64.b64decode(plain["hashes"], validate=True), "<u8").astype(np.uint64)
         return cls(plain["kind"], tuple(map(str, plain["columns"])), int(plain["examples"]), np.unique(found))
@@ -83,7 +83,8 @@ class Sketch:
 
 def trained_on(dataset: Dataset, rows: NDArray[np.int64], before: Iterable[Sketch] = ()) -> list[dict[str, Any]]:
     """Describe what a model has learned from: these rows, and what its sources had learned from before, once each."""
-    each = [Sketch.take(dataset, rows), *before]
+    files = [] if dataset.origins is None else [Sketch.take(dataset, rows, "file")]
+    each = [Sketch.take(dataset, rows), *files, *before]
     return list({(sketch.columns, sketch.hashes.tobytes()): sketch.as_dict() for sketch in each}.values())
 
 
@@ -122,7 +123,7 @@ def check(dataset: Dataset, parts: Parts, learned: Mapping[str, Sequence[Sketch]
         found = [
             share
             for sketch in sketches
-            if _comparable(dataset.schema.modality, sketch.kind)
+            if _comparable(dataset, sketch.kind)
             for share in _shares(parts, split, own(sketch.kind, sketch.columns), sketch)
         ]
         most = {name: max((share.seen for share in found if share.split == name), default=0.0) for name in CHECKED}
@@ -161,9 +162,11 @@ def _shares(parts: Parts, split: NDArray[Any], own: Hashes, sketch: Sketch) -> I
             yield _Share(name, float(seen[told].mean()), float(across[told].mean()))
 
 
-def _comparable(target: Modality, learned: Modality) -> bool:
-    """Whether examples of one modality can be found in a sketch of another: text and columns stand in mixed ones."""
-    return target == learned or (target == "mixed" and learned in ("table", "text"))
+def _comparable(dataset: Dataset, kind: Kind) -> bool:
+    """Whether examples can be found in a sketch of this kind: text and columns stand in mixed ones too."""
+    target = dataset.schema.modality
+    known = target == kind or (target == "mixed" and kind in ("table", "text"))
+    return known or (kind == "file" and dataset.origins is not None)
 
 
 def _across(own: Hashes, split: NDArray[Any]) -> NDArray[np.bool_]:

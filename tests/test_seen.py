@@ -178,6 +178,36 @@ def test_pictures_are_known_in_grey_and_colour_in_memory_and_on_disk(tmp_path: P
     assert check(pictures(colour), quarters(80), known) == []
 
 
+def test_pictures_of_files_are_known_though_the_set_is_of_another_size_by_now(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+
+    def draw(names: range, side: int) -> None:
+        for k in names:
+            place = tmp_path / "set" / ("ant", "bee")[k % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            image.fromarray(rng.integers(0, 256, (side + k % 3, side, 3)).astype(np.uint8)).save(place / f"{k}.png")
+
+    def get() -> Dataset:
+        spec = DataSpec("set", directory=tmp_path)
+        return load_plugins().reader_for(spec).read(spec)
+
+    draw(range(16), 8)
+    old = get()
+    listed = trained_on(old, np.arange(16))
+    assert [each["kind"] for each in listed] == ["image", "file"]
+    draw(range(16, 48), 12)
+    grown = get()
+    assert grown.schema.shape != old.schema.shape
+    assert "% of guard" in refusal(grown, {"old": read({"trained_on": {"sketches": listed}}, "here")})
+    assert check(grown, quarters(48), learned(old)) == []  # the pixels themselves are others
+    rows = [f"set/{('ant', 'bee')[k % 2]}/{k}.png,{('ant', 'bee')[k % 2]}" for k in range(48)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    spec = DataSpec("list.csv", target="label", directory=tmp_path)
+    table = load_plugins().reader_for(spec).read(spec)
+    assert "% of guard" in refusal(table, {"old": read({"trained_on": {"sketches": listed}}, "here")})
+
+
 def test_texts_are_known_alone_and_beside_columns(tmp_path: Path) -> None:
     rows = [(f"the {k}th word of it all is number {k * k}", f"{k}.25", "no" if k % 2 else "yes") for k in range(40)]
     texts = table(tmp_path, [(text, label) for text, _, label in rows], "text,label")

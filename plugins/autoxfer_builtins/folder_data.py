@@ -52,7 +52,8 @@ class FolderReader(DatasetReader):
             part: np.flatnonzero([one.part == part for one in found]) for part in {one.part for one in found} - {""}
         }
         schema = Schema("image", "classification", gallery.pixels.shape[1:], "uint8", classes, target=target or "label")
-        return Dataset(folder.resolve().name, schema, gallery.pixels, labels, parts, (*warnings, *gallery.warnings))
+        told = (*warnings, *gallery.warnings)
+        return Dataset(folder.resolve().name, schema, gallery.pixels, labels, parts, told, origins=gallery.origins)
 
 
 def _folders(folder: Path) -> list[Path]:

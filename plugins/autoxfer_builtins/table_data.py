@@ -72,7 +72,8 @@ def from_table(
     gallery = read_pictures(features, path.parent, warnings, path.name)
     if gallery is not None:
         schema = replace(schema, modality="image", shape=gallery.pixels.shape[1:], dtype="uint8")
-        return restrict(replace(data, schema=schema, examples=gallery.pixels, warnings=tuple(warnings)), gallery.rows)
+        data = replace(data, schema=schema, examples=gallery.pixels, origins=gallery.origins, warnings=tuple(warnings))
+        return restrict(data, gallery.rows)
     schema = _schema(features, schema, warnings, path.name)
     if not schema.columns:
         raise InputError("columns to learn from beside the target", "none that is of use", path.name)
