@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from autoxfer.tuning.pruning import floors
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+from common import finish  # noqa: E402
 from growth import exponents_of, per_trial  # noqa: E402
 from opponents import Rungs  # noqa: E402
 from probe_contenders import Found  # noqa: E402
@@ -57,6 +59,17 @@ def test_growth_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
     value = smoke("growth", tmp_path)
     assert [row["number"] for row in value["rows"]] == [row["trials_done"] for row in value["rows"]]
     assert set(value["exponents"]) == {"trials"}
+    assert value["holds"] == {"memory_does_not_grow_with_trials": None}
+
+
+@pytest.mark.parametrize("smoke", [True, False])
+def test_a_smoke_run_is_asked_for_no_rule(capsys: pytest.CaptureFixture[str], smoke: bool) -> None:
+    for as_json in (True, False):
+        finish(Namespace(smoke=smoke, json=as_json, device="cpu"), [{"a": 1}], holds={"rule": False})
+    value, *text = capsys.readouterr().out.splitlines()
+    assert json.loads(value)["holds"] == {"rule": None if smoke else False}
+    assert ("holds: not asked: a smoke run" in text) == (text.count("smoke: figures mean nothing") == 1) == smoke
+    assert ("holds: {'rule': False}" in text) == (not smoke)
 
 
 def test_an_exponent_is_a_slope_of_logarithms() -> None:

@@ -154,6 +154,7 @@ def test_a_card_prints_what_was_seen_beside_what_is_expected(
     card.main()
     printed = capsys.readouterr().out
     assert CARDS[card] in printed
+    assert printed.count("smoke: figures mean nothing") == 1
     assert "not asked: " in printed  # so small a size shows nothing
 
 

@@ -77,10 +77,16 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 def finish(arguments: argparse.Namespace, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
     """Print the rows as a table with what else there is to say below, or everything as JSON."""
+    asked = not arguments.smoke
+    if not asked and "holds" in more:  # too small to be asked
+        more["holds"] = dict.fromkeys(more["holds"])
     if arguments.json:
         print(json.dumps({"rows": list(rows), "machine": machine(arguments.device), **more}))
         return
     print(table(rows))
+    if not asked:
+        more = {name: "not asked: a smoke run" if name == "holds" else value for name, value in more.items()}
+        print("smoke: figures mean nothing")
     for name, value in {**more, "machine": ", ".join(f"{k} {v}" for k, v in machine(arguments.device).items())}.items():
         print(f"{name}: {value}")
 

@@ -33,7 +33,7 @@ def is_loss(run: Run, policy: str) -> bool:
 
 
 def summarise(runs: Sequence[Run], alpha: float) -> dict[str, Any]:
-    """Add everything up; ``holds`` is null where nothing was there to be judged by."""
+    """Add everything up; ``holds`` is null where nothing was there to be asked."""
     counts = {
         key: sum(run[key] for run in runs)
         for key in ("harmful_total", "harmful_accepted", "helpful_total", "helpful_accepted")
@@ -154,7 +154,7 @@ def show(summary: Mapping[str, Any]) -> None:
     for line in summary["surprises"]:
         print(line)
     for rule, holds in summary["holds"].items():
-        print(f"{'nothing to judge by' if holds is None else 'holds' if holds else 'DOES NOT HOLD':20} {rule}")
+        print(f"{'not asked' if holds is None else 'holds' if holds else 'DOES NOT HOLD':20} {rule}")
 
 
 def show_where(rows: Sequence[Mapping[str, Any]]) -> None:

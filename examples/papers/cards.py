@@ -48,6 +48,7 @@ def finish(arguments: argparse.Namespace, value: dict[str, Any], draw: Callable[
     if arguments.json:
         print(json.dumps(value))
     else:
+        print("smoke: figures mean nothing\n" if arguments.smoke else "", end="")
         for rule, holds in value["holds"].items():
             print(f"{SAID[holds]}: {rule}")
     if arguments.plot:
