@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.05  # of the time that a search is expected to take, which pricing may take
 GRACE = 3.0  # seconds that pricing the defaults may take in any case
-FEW = 1000  # steps; a search of fewer is over before it is forecast
+FEW = 1000  # steps; a search of fewer is mostly over before it is forecast
+LONG = GRACE / SHARE  # seconds of a search of few steps from which it is forecast all the same
 MOST = 8  # draws of each study
 CHANCE = 5  # trials of a study that none can stop
 DONE = 0.85  # share of its steps that a later one does
@@ -54,12 +56,12 @@ def forecast(
     logs: bool = True,
     say: Callable[[str], object] = lambda study: None,
 ) -> Forecast | None:
-    """Predict what a run takes, from its beginning; None where pricing its defaults takes too much of it."""
+    """Predict what a run takes, from its beginning; None where it is short, or pricing its defaults takes too long."""
     samples = [Sample(name, plan, setting, bench) for name, plan in setting.studies.items()]
     samples.sort(key=lambda sample: sample.is_solved)  # whose price is a whole trial's
-    if not least and sum(sample.n_trials * sample.n_steps for sample in samples) < FEW:
-        return None
     started = time.perf_counter()
+    if not least and _is_short(samples):
+        return None
     for n_draws in range(1 + MOST):
         for sample in samples:
             spent, affordable = time.perf_counter() - started, SHARE * _search_s(samples)
@@ -80,6 +82,14 @@ def forecast(
     shares = {sample.name: sample.search_s for sample in samples}
     faults = {sample.name: sample.fault for sample in samples if sample.fault}
     return Forecast(expected, stages, {name: shares[name] for name in setting.studies}, faults=faults)
+
+
+def _is_short(samples: Sequence[Sample]) -> bool:
+    """Whether a search is over before it is forecast: few steps, and quick ones by one trial of each study."""
+    trained = [sample for sample in samples if not sample.is_solved]  # another's price is a whole trial's
+    if sum(sample.n_trials * sample.n_steps for sample in trained) >= FEW:
+        return False
+    return not any(seconds > LONG for seconds in accumulate(sample.peek() for sample in trained))
 
 
 def _search_s(samples: Sequence[Sample]) -> float:
@@ -113,6 +123,7 @@ class Sample:
     setting: Setting
     bench: Bench
     prices: list[Price] = field(default_factory=list)  # of the defaults, then of the draws
+    faults: list[str] = field(default_factory=list)  # why each of them fails; empty = it does not
     answer_s: float = 0.0  # for one example, by the composed model
     fault: str = ""  # why none of the defaults works; empty = at least one does
 
@@ -138,25 +149,33 @@ class Sample:
         """Steps of a mean trial."""
         return mean(self.plan.space["steps"]) if "steps" in self.plan.space else 0.0
 
-    def take(self, n: int) -> None:
-        """Price the defaults (n = 0), or the ``n``-th draw."""
-        jobs = [self._job(params) for params in ([self._draw(n)] if n else self.starts)]
-        faults = list(filter(None, map(self._price, jobs)))
-        if not n and len(faults) == len(jobs):
-            self.fault = faults[0]
-        elif not n:
-            self.answer_s = self.bench.answer_s(jobs[0])
+    def peek(self) -> float:
+        """Price the first default: the seconds of the study if every trial is like it."""
+        self._price(self.starts[0])
+        return self.n_trials * self.prices[0].seconds(self.n_steps)
 
-    def _price(self, job: Job) -> str:
-        """Price one trial; why it fails, empty = it does not. What fails at once costs the search next to nothing."""
+    def take(self, n: int) -> None:
+        """Price the defaults that are not priced yet (n = 0), or the ``n``-th draw."""
+        for params in [self._draw(n)] if n else self.starts[len(self.prices) :]:
+            self._price(params)
+        if n:
+            return
+        if all(self.faults):
+            self.fault = self.faults[0]
+        else:
+            self.answer_s = self.bench.answer_s(self._job(self.starts[0]))
+
+    def _price(self, params: Mapping[str, Any]) -> None:
+        """Price one trial. What fails at once costs the search next to nothing."""
+        price, fault = Price(0.0, 0.0), ""
         try:
-            self.prices.append(self.bench.price(job))
+            price = self.bench.price(self._job(params))
         except (Exception, SystemExit) as error:  # of a strategy's own code: the search will meet it
             if is_fatal(error):
                 raise
-            self.prices.append(Price(0.0, 0.0))
-            return describe(error)
-        return ""
+            fault = describe(error)
+        self.prices.append(price)
+        self.faults.append(fault)
 
     def _job(self, params: Mapping[str, Any]) -> Job:
         return Job(self.name, 0, self.plan.strategy.name, self.plan.source, params, 0)

@@ -186,6 +186,8 @@ class _Run:
         """Say what the run will take, where that is cheap to know; a resumed run keeps what was said first."""
         if self.meter is None:
             self.forecast = closing.recorded_forecast(self.folder)
+            if self.forecast is not None:
+                self._tell(Foreseen(self.forecast))
             return
         before = {"setup": self.meter.read().seconds - sum(self.timings.values()), **self.timings}
         self.forecast = forecasting.forecast(self.setting, self._bench, self.meter, before, logs=self.settings.enabled)

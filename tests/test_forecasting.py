@@ -48,14 +48,14 @@ def step_s(params: Mapping[str, Any]) -> float:
 class Bench:
     """Knows what everything costs."""
 
-    def __init__(self, slow: float = 0.0) -> None:
+    def __init__(self, slow: float = 0.0, step_s: float = 0.0) -> None:
         self.priced: list[Mapping[str, Any]] = []
-        self.slow = slow
+        self.slow, self.step_s = slow, step_s
 
     def price(self, job: Job) -> Price:
         self.priced.append(job.params)
         time.sleep(self.slow)
-        return Price(0.25, 0.1, step_s(job.params), 0.02, 1)
+        return Price(0.25, 0.1, self.step_s or step_s(job.params), 0.02, 1)
 
     def answer_s(self, job: Job) -> float:
         return 0.001
@@ -149,7 +149,7 @@ def test_the_time_limit_bounds_what_is_expected() -> None:
 
 
 def test_pricing_takes_a_small_part_of_the_search_or_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert expect(setting(n_trials=1), least=0) is None  # known without trying
+    assert expect(setting(n_trials=1), least=0) is None
     assert expect(setting(n_trials=1), least=1) is not None  # but a plan always says something
     bench = Bench(slow=0.1)
     found = forecast(setting(10), bench, Meter(), {})  # type: ignore[arg-type]
@@ -163,6 +163,26 @@ def test_pricing_takes_a_small_part_of_the_search_or_is_left(monkeypatch: pytest
     assert forecast(two, Bench(slow=0.1), Meter(), {}) is None  # type: ignore[arg-type]
 
 
+def test_few_steps_are_forecast_where_each_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    five = setting(5)
+    assert 5 * forecasting.mean(SPACE["steps"]) < forecasting.FEW
+    assert forecast(five, Bench(step_s=0.01), Meter(), {}) is None  # type: ignore[arg-type]
+    bench = Bench(step_s=1.0)
+    found = forecast(five, bench, Meter(), {})  # type: ignore[arg-type]
+    assert found is not None
+    assert found.studies["scratch"] == pytest.approx(5 * 139.5, rel=0.1)
+    assert bench.priced.count(START) == 1
+    assert len(bench.priced) == 1 + forecasting.MOST
+    monkeypatch.setattr(forecasting, "GRACE", 0.1)
+    assert forecast(five, Bench(slow=0.2, step_s=1.0), Meter(), {}) is not None  # type: ignore[arg-type]
+    solved = setting(5)
+    solved.studies = {"solved": SimpleNamespace(**{**vars(five.studies["scratch"]), "space": {}, "defaults": ({},)})}
+    solved.studies["solved"].strategy = SimpleNamespace(name="linear_probe", recipe=None)
+    bench = Bench(step_s=1.0)
+    assert forecast(solved, bench, Meter(), {}) is None  # type: ignore[arg-type]
+    assert not bench.priced  # which would have been a whole trial
+
+
 def test_what_is_left_is_what_was_expected_until_trials_say_otherwise() -> None:
     from test_live import finished  # noqa: PLC0415
 
@@ -171,11 +191,14 @@ def test_what_is_left_is_what_was_expected_until_trials_say_otherwise() -> None:
     made = Forecast(USED, {}, {"a": 8.0, "b": 40.0})
     progress = Progress()
     tell(progress, RunStarted("r", Path("r"), ("a", "b"), 4, None, "accuracy"))
-    assert progress.left() is None
+    assert progress.left == ""
     tell(progress, Foreseen(made))
-    assert progress.left() == pytest.approx(48.0)
+    assert progress.left == "about 48 s left"
     tell(progress, StudyStarted("a"), finished("a", 0, 3.0))
-    assert progress.left() == pytest.approx(3 * 3.0 + 40.0 * 1.5)  # trials take half as long again
+    assert progress.left == "about 1 min 09 s left"  # 3 * 3 + 40 * 1.5: trials take half as long again
+    part = Progress(forecast=Forecast(USED, {}, {"b": 40.0}))
+    tell(part, RunStarted("r", Path("r"), ("a", "b"), 4, None, "accuracy"))
+    assert part.left == "at least 40 s left"
 
 
 def test_the_last_lines_say_how_far_it_was_off() -> None:
@@ -213,8 +236,10 @@ def test_a_run_says_before_its_search_what_it_takes_and_after_it_what_it_took(tm
     assert 0.5 < made.forecast.expected.memory / made.forecast.used.memory < 2
     folder = RunFolder(tmp_path / made.run_id)
     folder.result.unlink()  # as if it had been killed
-    again = selection.resume(made.run_id, runs=tmp_path).record
+    listener = Listener()
+    again = selection.resume(made.run_id, runs=tmp_path, observers=[listener]).record
     assert again.forecast == replace(made.forecast, used=None)
+    assert "Foreseen" in listener.names()  # for whoever says how long it still takes
 
 
 @pytest.mark.slow

@@ -104,22 +104,45 @@ def drawn(width: int) -> list[str]:
 def test_the_time_left_follows_each_studys_own_trials() -> None:
     progress = Progress(Clock())
     tell(progress, started(), StageStarted("search"))
-    assert progress.left() is None
+    assert progress.left == ""
     tell(progress, StudyStarted("scratch"), finished("scratch", 0, 10.0))
-    assert progress.left() == pytest.approx(3 * 10 + 8 * 10)  # nothing better is known of the others
+    assert progress.left == "at least 30 s left"  # nothing is known of the others
     tell(progress, *(finished("scratch", index, 10.0) for index in (1, 2, 3)))
+    assert progress.left == ""
     tell(progress, StudyStarted(STUDIES[1]), finished(STUDIES[1], 0, 2.0))
-    assert progress.left() == pytest.approx(3 * 2 + 4 * (42 / 5))
+    assert progress.left == "at least 6 s left"
     tell(progress, StudyStarted(STUDIES[2]))  # the one before ended early
-    assert progress.left() == pytest.approx(4 * (42 / 5))
+    assert progress.left == ""
+    tell(progress, finished(STUDIES[2], 0, 7.0))
+    assert progress.left == "about 21 s left"
     tell(progress, StageStarted("guard"))
-    assert progress.left() == 0
+    assert progress.left == ""
+
+
+def test_a_long_study_says_nothing_of_one_that_is_solved() -> None:
+    stream = Screen(terminal=False)
+    watch = Lines(stream, Progress(Clock()))
+    tell(watch, replace(started(n_trials=5), studies=STUDIES[:2]), StageStarted("search"), StudyStarted("scratch"))
+    tell(watch, *(finished("scratch", index, 801 / 5) for index in range(5)), StudyStarted(STUDIES[1]))
+    assert stream.getvalue().splitlines()[-1].endswith("scratch: 5/5 trials, best 0.900 on tune, 13 min 21 s")
+
+
+def test_what_is_known_of_one_fold_is_expected_of_the_next() -> None:
+    progress, names = Progress(Clock()), tuple(f"fold {number}/2 {name}" for number in (1, 2) for name in STUDIES[:2])
+    tell(progress, replace(started(), studies=(*names, *STUDIES[:2])), StageStarted("folds"), StudyStarted(names[0]))
+    tell(progress, *(finished(names[0], index, 10.0) for index in range(4)), StudyStarted(names[1]))
+    assert progress.left == "at least 1 min 20 s left"  # two searches by scratch
+    tell(progress, finished(names[1], 0, 1.0))
+    assert progress.left == "about 1 min 31 s left"
 
 
 def test_the_time_left_respects_the_budget_in_seconds() -> None:
     progress = Progress(Clock())
     tell(progress, started(seconds=30.0), StageStarted("search"), StudyStarted("scratch"), finished("scratch", 0, 6.0))
-    assert progress.left() == pytest.approx(4 + 10 + 10)
+    assert progress.left == "at least 4 s left"
+    progress = Progress(Clock())
+    tell(progress, started(seconds=30.0, n_trials=None), StudyStarted("scratch"), finished("scratch", 0, 6.0))
+    assert progress.left == "about 24 s left"  # 4 + 10 + 10: trials go on until the time is over
 
 
 def test_trials_of_an_earlier_sitting_count() -> None:
@@ -138,8 +161,8 @@ def test_lines_tell_stages_studies_and_warnings_and_little_else() -> None:
         "run 20260611-101500-3fa2: accuracy, 3 studies of 4 trials",
         "warning: class 8 is rare",
         "searching",
-        "scratch: 2/4 trials, best 0.900 on tune, 2 s; about 8 s left",
-        "linear_probe@even: 1/4 trials, 1 failed, no score, 1 s; about 4 s left",
+        "scratch: 2/4 trials, best 0.900 on tune, 2 s",
+        "linear_probe@even: 1/4 trials, 1 failed, no score, 1 s",
         "asking the guard",
     ]
 
@@ -154,7 +177,7 @@ def test_lines_give_a_sign_of_life_every_ten_seconds() -> None:
         tell(watch, finished("scratch", index, 1.0))
     beats = stream.getvalue().splitlines()[quiet:]
     assert len(beats) == 6
-    assert beats[0] == "[10 s] scratch: 10/100 trials, best 0.900 on tune so far; about 4 min 50 s left"
+    assert beats[0] == "[10 s] scratch: 10/100 trials, best 0.900 on tune so far; at least 1 min 30 s left"
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -172,7 +195,7 @@ def test_the_live_view_fits_the_terminal_and_shows_every_study(width: int) -> No
     assert max(map(len, lines)) <= width
     assert all(any(study in line for line in lines) for study in STUDIES)
     page = "\n".join(lines)
-    for part in ("4/4", "1/4", "1 failed", "0.900", "1 min 20 s", "class 8 is rare", "about"):
+    for part in ("4/4", "1/4", "1 failed", "0.900", "1 min 20 s", "class 8 is rare", "at least 30 min 00 s left"):
         assert part in page
 
 

@@ -76,8 +76,8 @@ class Lines(Watcher):
             self._write(f"{_summary(study)} so far{self._left()}")
 
     def _left(self) -> str:
-        left = self.progress.left()
-        return "" if not left else f"; about {duration(left)} left"
+        left = self.progress.left
+        return f"; {left}" if left else ""
 
     def _write(self, text: str) -> None:
         self._last = self.progress.clock()
@@ -119,10 +119,9 @@ class Live(Watcher):
         parts: list[RenderableType] = []
         if progress.run is not None:
             parts.append(Text(heading(progress.run), style="bold", no_wrap=True, overflow="ellipsis"))
-        left = progress.left() if progress.stage == "search" else None
         stage = Text(f"{STAGES.get(progress.stage, progress.stage)}, {duration(progress.elapsed)} so far")
-        if left is not None:
-            stage.append(f", about {duration(left)} left", style="cyan")
+        if progress.stage in ("folds", "search") and progress.left:
+            stage.append(f", {progress.left}", style="cyan")
         parts.append(stage)
         if progress.warnings:
             more = f" ({len(progress.warnings) - 1} before it)" if len(progress.warnings) > 1 else ""

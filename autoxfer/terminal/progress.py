@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from autoxfer.events import Event, Foreseen, RunFinished, RunStarted, StageStarted, StudyStarted, TrialFinished, Warned
+from autoxfer.metering import duration
 from autoxfer.report import Forecast
 
 STAGES = {
@@ -95,34 +97,45 @@ class Progress:
                 self.warnings += [text for text in event.record.task.get("warnings", ()) if text not in self.warnings]
         return ended
 
-    def left(self) -> float | None:
-        """Estimate the seconds until the search ends, from the trials so far and what was expected; None = unknown."""
-        seen = sum(study.n_seen for study in self.studies.values())
-        if not seen and self.forecast is None:
-            return None
-        overall = sum(study.seconds for study in self.studies.values()) / max(seen, 1)
-        share = None if self.run is None or self.run.seconds is None else self.run.seconds / len(self.studies)
+    @property
+    def left(self) -> str:
+        """Say how long the search still takes, as far as that is known; empty where nothing is known, or left."""
         late = self._late()
-        total = 0.0
-        for study in self.studies.values():
-            if study.state == "done":
-                continue
-            expected = self._expected(study)
-            each = study.seconds / study.n_seen if study.n_seen else overall if expected is None else late * expected
-            rest = [] if study.n_trials is None else [max(study.n_trials - study.n_done, 0) * each]
-            total += min(rest + ([] if share is None else [max(share - study.seconds, 0.0)]), default=0.0)
-        return total
+        rest = [self._rest(study, late) for study in self.studies.values() if study.state != "done"]
+        known = sum(seconds for seconds in rest if seconds is not None)
+        return f"{'at least' if None in rest else 'about'} {duration(known)} left" if known >= 0.5 else ""
 
-    def _expected(self, study: StudyProgress) -> float | None:
+    def _rest(self, study: StudyProgress, late: float) -> float | None:
+        """Estimate the seconds that a study still takes; None = unknown."""
+        share = None if self.run is None or self.run.seconds is None else self.run.seconds / len(self.studies)
+        within = None if share is None else max(share - study.seconds, 0.0)
+        if study.n_trials is None:
+            return within
+        n_left = max(study.n_trials - study.n_done, 0)
+        each = self._each(study, late) if n_left else 0.0
+        return each if each is None else min(n_left * each, math.inf if within is None else within)
+
+    def _each(self, study: StudyProgress, late: float) -> float | None:
+        """Expect the seconds of a trial: as its study's so far, as forecast, or as in other folds.
+
+        Never as another study's: what is solved takes a second where a network is trained for an hour.
+        """
+        if study.n_seen:
+            return study.seconds / study.n_seen
+        if (forecast := self._forecast(study)) is not None:
+            return late * forecast
+        others = [other for other in self.studies.values() if other.n_seen and _plain(other) == _plain(study)]
+        return sum(other.seconds for other in others) / sum(other.n_seen for other in others) if others else None
+
+    def _forecast(self, study: StudyProgress) -> float | None:
         """Say what a trial of a study was expected to take."""
-        if self.forecast is None or not study.n_trials:
+        if self.forecast is None or not study.n_trials or _plain(study) not in self.forecast.studies:
             return None
-        name = study.name.split(" ")[-1]  # a fold's study is expected to take as long
-        return self.forecast.studies[name] / study.n_trials if name in self.forecast.studies else None
+        return self.forecast.studies[_plain(study)] / study.n_trials
 
     def _late(self) -> float:
-        """By what factor the trials so far have taken longer than expected."""
-        pairs = [(study, self._expected(study)) for study in self.studies.values() if study.n_seen]
+        """By what factor the trials so far have taken longer than was forecast."""
+        pairs = [(study, self._forecast(study)) for study in self.studies.values() if study.n_seen]
         expected = sum(study.n_seen * each for study, each in pairs if each is not None)
         taken = sum(study.seconds for study, each in pairs if each is not None)
         return taken / expected if expected else 1.0
@@ -143,6 +156,11 @@ class Progress:
         for study in ended:
             study.state = "done"
         return ended
+
+
+def _plain(study: StudyProgress) -> str:
+    """Name a study without the fold that it is of: it takes as long in every one."""
+    return study.name.split(" ")[-1]
 
 
 def number(value: float | None, sign: str = "") -> str:
