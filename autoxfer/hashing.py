@@ -3,8 +3,8 @@
 Pictures and vectors count by their bytes (grey in three channels as grey), a picture also by the file that it was read
 from, since all of a set are brought to one size, which may be another when the set has grown. Texts count by
 themselves, in any order where several were joined; a row of a table by names of columns and what stands there, in any
-order: categories by their text, numbers as float32, a gap as nothing. Labels count by the class's name, the numbers,
-the set of labels.
+order: categories by their text, numbers as float32, a gap as nothing. A label counts by the class's name, or as a
+number; of several labels or numbers each counts by itself.
 """
 
 from __future__ import annotations
@@ -25,20 +25,40 @@ Hashes = NDArray[np.uint64]
 Kind = Modality | Literal["file"]  # what of an example is hashed; the file that it was read from
 
 
-def hashes(dataset: Dataset, kind: Kind, columns: Sequence[str]) -> Hashes:
-    """Hash every example with its label, (n,), as examples of this kind with these columns."""
+def kinds(dataset: Dataset) -> tuple[Kind, ...]:
+    """Say what of the examples can be hashed."""
+    return (dataset.schema.modality,) if dataset.origins is None else (dataset.schema.modality, "file")
+
+
+def joined(inputs: Hashes, labels: Hashes) -> Hashes:
+    """Hash examples with their labels, (n,); one label may stand for all."""
+    return _mixed(inputs + _mixed(labels))
+
+
+def inputs(dataset: Dataset, kind: Kind, columns: Sequence[str]) -> Hashes:
+    """Hash every example without its label, (n,), as one of this kind with these columns."""
     texts = dataset.examples if dataset.schema.modality == "text" else dataset.texts
     if kind in ("image", "vector"):
-        found = _digests(_contents(dataset.examples))
-    elif kind == "file" and dataset.origins is not None:
-        found = _mixed(dataset.origins)
-    else:
-        found = np.zeros(len(dataset.labels), np.uint64)
-        if kind in ("table", "mixed"):
-            found += _table(dataset, columns)
-        if kind in ("text", "mixed") and texts is not None:
-            found += _digests("\n".join(sorted(text.split("\n"))).encode(errors="replace") for text in texts.tolist())
-    return _mixed(found + _mixed(_labels(dataset)))
+        return _digests(_contents(dataset.examples))
+    if kind == "file" and dataset.origins is not None:
+        return _mixed(dataset.origins)
+    found = np.zeros(len(dataset.labels), np.uint64)
+    if kind in ("table", "mixed"):
+        found += _table(dataset, columns)
+    if kind in ("text", "mixed") and texts is not None:
+        found += _digests("\n".join(sorted(text.split("\n"))).encode(errors="replace") for text in texts.tolist())
+    return found
+
+
+def labels(dataset: Dataset) -> dict[str, Hashes]:
+    """Hash the labels, (n,) for each of several labels or numbers by its name; a single one has the name ""."""
+    schema, answers = dataset.schema, dataset.labels
+    if schema.task == "classification":
+        return {"": _words(schema.classes)[answers]}
+    if answers.ndim == 1:
+        return {"": _numbers(answers)}
+    names = schema.classes or schema.targets
+    return {name: _numbers(column) for name, column in zip(names, answers.T, strict=True)}
 
 
 def _contents(examples: NDArray[Any]) -> Iterator[bytes]:
@@ -70,22 +90,6 @@ def _table(dataset: Dataset, columns: Sequence[str]) -> Hashes:
             values = _numbers(codes[there])
         found[there] += _mixed(values ^ _mixed(names[index : index + 1]))
     return found
-
-
-def _labels(dataset: Dataset) -> Hashes:
-    """Hash the labels, (n,)."""
-    schema, labels = dataset.schema, dataset.labels
-    if schema.task == "classification":
-        named: Hashes = _words(schema.classes)[labels]
-        return named
-    if labels.ndim == 1:
-        return _numbers(labels)
-    if schema.task == "multilabel":
-        each = np.where(labels > 0.5, _mixed(_words(schema.classes)), np.uint64(0))
-    else:
-        each = _mixed(_numbers(labels) ^ _mixed(_words(schema.targets)))
-    summed: Hashes = each.sum(axis=1, dtype=np.uint64)
-    return summed
 
 
 def _words(texts: Sequence[str]) -> Hashes:

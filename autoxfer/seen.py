@@ -7,11 +7,14 @@ weights, a run into its winner's ``model.json``. A run looks its own examples up
 it begins. A source without one (another tool's) says nothing, and is not checked.
 
 An example's hash, of it and its label together, does not depend on how a data set stores it (``hashing``). Of a
-target's table the columns of the sketch alone count: it may have more by now. Other labels for the same inputs are
-another task. Not recognised are examples that were changed, and classes under other names.
+target's table the columns of the sketch alone count: it may have more by now. Of several labels or numbers each has a
+sketch. Not recognised are examples that were changed, and classes under other names. Other labels for the same inputs
+are another task, and are free; if they have the same names, they agree with those that were learned as often as chance
+has it: as another task counts an agreement (Cohen's kappa) below .25.
 
-A sketch holds the smallest 4,096 hashes. Of a smaller set these are all. Of a larger one they are a sample: which of
-the target's hashes up to the largest of them are there estimates the share of all.
+A sketch holds the smallest 4,096 hashes, of k labels 4,096 / k for each, at least 256. Of a smaller set these are all.
+Of a larger one they are a sample: which of the target's hashes up to the largest of them are there estimates the share
+of all.
 
 In a table with few values rows are equal by chance. Up to a twentieth of a split is a warning, beyond that is refused;
 not counted are as many as have an equal in another split of the same data, which scratch has learned from too. (Equal
@@ -32,11 +35,15 @@ from numpy.typing import NDArray
 
 from autoxfer.dataset import Dataset
 from autoxfer.errors import InputError
-from autoxfer.hashing import Hashes, Kind, hashes
+from autoxfer.hashing import Hashes, Kind, inputs, joined, kinds, labels
 from autoxfer.records import Modality
 
 KEPT = 4096  # hashes
+LEAST = 256  # of each of many labels
 ALLOWED = 0.05  # share of a split that a source may have learned from
+AGREEING = 0.25  # kappa from which labels of the same names are those that were learned
+ENOUGH = 50  # inputs that were learned from, with whatever label, from which that can be told
+FEW = 64  # different labels up to which some agree by chance
 CHECKED = ("tune", "guard", "test")
 CARD, LIST = "trained_on", "sketches"  # where the sketches stand on a card
 
@@ -50,15 +57,23 @@ class Sketch:
 
     kind: Kind
     columns: tuple[str, ...]  # of numbers and categories
+    output: str  # which of several labels or numbers; "" = the only one
     examples: int
-    hashes: Hashes  # (k,) the smallest, ascending; k < KEPT: all of them
+    whole: bool  # whether the hashes are those of all examples
+    hashes: Hashes  # (k,) the smallest, ascending
 
     @classmethod
-    def take(cls, dataset: Dataset, rows: NDArray[np.int64], kind: Kind | None = None) -> Sketch:
-        """Sketch some rows of a data set."""
-        kind = kind or dataset.schema.modality
+    def take(cls, dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Sketch, ...]:
+        """Sketch some rows of a data set: what they hold, and the files that pictures come from."""
         columns = tuple(column.name for column in dataset.schema.table_columns)
-        return cls(kind, columns, len(rows), np.unique(hashes(dataset, kind, columns)[rows])[:KEPT])
+        answers = labels(dataset)
+        most, found = max(LEAST, KEPT // len(answers)), []
+        for kind in kinds(dataset):
+            known = inputs(dataset, kind, columns)[rows]
+            for output, answer in answers.items():
+                every = np.unique(joined(known, answer[rows]))
+                found.append(cls(kind, columns, output, len(rows), len(every) <= most, every[:most]))
+        return tuple(found)
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Sketch:
@@ -66,16 +81,17 @@ class Sketch:
         if plain["kind"] not in (*get_args(Modality), "file"):
             raise ValueError(f"kind {plain['kind']!r}")
         found = np.frombuffer(base64.b64decode(plain["hashes"], validate=True), "<u8").astype(np.uint64)
-        return cls(plain["kind"], tuple(map(str, plain["columns"])), int(plain["examples"]), np.unique(found))
+        names, output = tuple(map(str, plain["columns"])), str(plain["output"])
+        return cls(plain["kind"], names, output, int(plain["examples"]), bool(plain["whole"]), np.unique(found))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         packed = base64.b64encode(self.hashes.astype("<u8").tobytes()).decode()
-        return {"kind": self.kind, "columns": list(self.columns), "examples": self.examples, "hashes": packed}
+        return {**vars(self), "columns": list(self.columns), "hashes": packed}
 
     def sample(self, others: Hashes) -> NDArray[np.bool_]:
         """Which hashes the sketch can tell of: all, or those that would be among the smallest, (n,)."""
-        if len(self.hashes) < KEPT:
+        if self.whole:
             return np.ones(len(others), bool)
         known: NDArray[np.bool_] = others <= self.hashes[-1]
         return known
@@ -83,9 +99,8 @@ class Sketch:
 
 def trained_on(dataset: Dataset, rows: NDArray[np.int64], before: Iterable[Sketch] = ()) -> list[dict[str, Any]]:
     """Describe what a model has learned from: these rows, and what its sources had learned from before, once each."""
-    files = [] if dataset.origins is None else [Sketch.take(dataset, rows, "file")]
-    each = [Sketch.take(dataset, rows), *files, *before]
-    return list({(sketch.columns, sketch.hashes.tobytes()): sketch.as_dict() for sketch in each}.values())
+    each = [*Sketch.take(dataset, rows), *before]
+    return list({(s.kind, s.columns, s.output, s.hashes.tobytes()): s.as_dict() for s in each}.values())
 
 
 def read(card: Mapping[str, Any], where: str) -> tuple[Sketch, ...]:
@@ -117,14 +132,17 @@ def check(dataset: Dataset, parts: Parts, learned: Mapping[str, Sequence[Sketch]
     warnings = []
     split = np.concatenate([np.full(len(rows), number) for number, (_, rows) in enumerate(parts)])
     rows = np.concatenate([rows for _, rows in parts])
-    own = cache(lambda kind, columns: hashes(dataset, kind, columns)[rows])
+    known = cache(lambda kind, columns: inputs(dataset, kind, columns)[rows])
+    answers = {name: answer[rows] for name, answer in labels(dataset).items()}
     n = {name: sum(len(rows) for part, rows in parts if part == name) for name in CHECKED}
     for source, sketches in learned.items():
         found = [
             share
             for sketch in sketches
             if _comparable(dataset, sketch.kind)
-            for share in _shares(parts, split, own(sketch.kind, sketch.columns), sketch)
+            for output, answer in answers.items()
+            if not (output and sketch.output) or output == sketch.output
+            for share in _shares(parts, split, known(sketch.kind, sketch.columns), answer, sketch)
         ]
         most = {name: max((share.seen for share in found if share.split == name), default=0.0) for name in CHECKED}
         if any(share.seen - share.across > ALLOWED for share in found):
@@ -141,7 +159,9 @@ def _wanted(parts: Parts) -> str:
     wanted = "examples in tune, guard and test that the source has not learned from"
     if sum(name == "guard" for name, _ in parts) > 1:
         return f"{wanted} (other data: with folds every example but test is in the guard)"
-    return f"{wanted} (other data; or its rows in train, by a column 'split' or by keys train_, tune_, guard_, test_)"
+    return (
+        f"{wanted} (other data, without copies; or its rows in train, by a column 'split' or keys train_, tune_, ...)"
+    )
 
 
 @final
@@ -154,12 +174,31 @@ class _Share:
     across: float  # what has an equal in another split
 
 
-def _shares(parts: Parts, split: NDArray[Any], own: Hashes, sketch: Sketch) -> Iterator[_Share]:
-    known, seen, across = sketch.sample(own), np.isin(own, sketch.hashes), _across(own, split)
+def _shares(parts: Parts, split: NDArray[Any], known: Hashes, answers: Hashes, sketch: Sketch) -> Iterator[_Share]:
+    own = joined(known, answers)
+    told, seen = sketch.sample(own), np.isin(own, sketch.hashes)
+    if not seen.any() or _is_another_task(known, answers, sketch):
+        return
+    across = _across(own, split)
     for name in CHECKED:
-        told = known & np.isin(split, [number for number, (part, _) in enumerate(parts) if part == name])
-        if told.any():
-            yield _Share(name, float(seen[told].mean()), float(across[told].mean()))
+        here = told & np.isin(split, [number for number, (part, _) in enumerate(parts) if part == name])
+        if here.any():
+            yield _Share(name, float(seen[here].mean()), float(across[here].mean()))
+
+
+def _is_another_task(known: Hashes, answers: Hashes, sketch: Sketch) -> bool:
+    """Whether inputs were learned with labels of the same names that agree with these by chance alone."""
+    values, code, counts = np.unique(answers, return_inverse=True, return_counts=True)
+    if not 1 < len(values) <= FEW:
+        return False
+    learned = np.stack([np.isin(joined(known, value[None]), sketch.hashes) for value in values])  # (labels, n)
+    learned &= learned.sum(axis=0) == 1  # of inputs that stood there with two labels nothing can be told
+    n = int(learned.sum())
+    if n < ENOUGH:
+        return False
+    agreeing = float(learned[code, np.arange(len(code))].sum()) / n
+    chance = float(learned.sum(axis=1) @ counts) / n / len(code)
+    return chance < 1 and (agreeing - chance) / (1 - chance) < AGREEING
 
 
 def _comparable(dataset: Dataset, kind: Kind) -> bool:
