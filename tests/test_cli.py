@@ -15,12 +15,14 @@ import pytest
 import yaml
 
 import autoxfer
+from autoxfer import testing
 from autoxfer.cli import main
 from autoxfer.config import RunConfig, load_config
 from autoxfer.errors import AutoxferError, InputError
 from autoxfer.events import RunFinished, RunStarted, StageStarted, Warned
 from autoxfer.records import Verdict
 from autoxfer.report import Entry, Logged, RunRecord, Winner
+from autoxfer.strategy import Strategy
 
 VERDICT = Verdict(
     "untested", *[float("nan")] * 4, 0.0, "exact McNemar", 400, None, None, float("inf"), "untested: no trial completed"
@@ -293,6 +295,29 @@ def test_plugins_are_listed_with_what_they_offer(invoke: Run) -> None:
     refused = invoke("plugins", "check", "linear_prob")
     assert refused.code == 2
     assert "'linear_probe'" in refused.err
+
+
+def test_a_check_shows_what_is_broken_and_a_line_for_each_scene(invoke: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_checks(strategy: type[Strategy]) -> list[testing.Report]:
+        first, second, *others = (
+            check for check in testing.checks(strategy) if str(check.scene).startswith("vector-c")
+        )
+        wrong = [testing.Report(first, "broken", "it lies"), testing.Report(second, "kept after all", "it was hard")]
+        return [*wrong, *(testing.Report(check, "kept") for check in others)]
+
+    monkeypatch.setattr(testing, "run_checks", run_checks)
+    short, long = invoke("plugins", "check", "scratch"), invoke("plugins", "check", "scratch", "--verbose")
+    n = len(json.loads(invoke("plugins", "check", "scratch", "--json").out)["checks"])
+    assert (short.code, long.code) == (1, 1)
+    broken, kept_after_all, blank, scene, total = short.out.splitlines()
+    assert broken.startswith("broken ")
+    assert broken.endswith("it lies")
+    assert kept_after_all.startswith("kept after all")
+    assert kept_after_all.endswith("it was hard")
+    assert blank == ""
+    assert scene == f"vector-classification: scratch keeps {n - 2} of {n} promises"
+    assert total == f"scratch keeps {n - 2} of {n} promises"
+    assert len(long.out.splitlines()) == n + 3
 
 
 def test_the_doctor_finds_a_healthy_machine_and_a_broken_setting(home: Path, invoke: Run) -> None:

@@ -50,7 +50,9 @@ def list_plugins(context: typer.Context, json: Json = False) -> Answer | None:
 
 @plugins_app.command(name="check")
 def check_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A strategy's name.")], json: Json = False
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A strategy's name.")],
+    json: Json = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the promises that are kept too.")] = False,
 ) -> Answer:
     """Check that a strategy keeps the promises of the contract."""
     from autoxfer.plugins import load_plugins  # noqa: PLC0415
@@ -66,8 +68,12 @@ def check_plugin(
     checks = [{"check": str(item.check), "outcome": item.outcome, "reason": item.reason} for item in reports]
     broken = sum(not item.passed for item in reports)
     if not json:
-        print(aligned([(item["outcome"], item["check"], item["reason"]) for item in checks]))
-        print(f"\n{name} keeps {len(reports) - broken} of {len(reports)} promises")
+        shown = [(item.outcome, str(item.check), item.reason) for item in reports if verbose or not item.passed]
+        print(f"{aligned(shown)}\n\n" if shown else "", end="")
+        for scene in dict.fromkeys(str(item.check.scene) for item in reports):
+            kept = [item.passed for item in reports if str(item.check.scene) == scene]
+            print(f"{scene}: {name} keeps {sum(kept)} of {len(kept)} promises")
+        print(f"{name} keeps {len(reports) - broken} of {len(reports)} promises")
     return Answer({"strategy": name, "passed": not broken, "checks": checks}, int(broken > 0))
 
 
