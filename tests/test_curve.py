@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from autoxfer.config import load_config
 from autoxfer.curve import _ordered, trace
 from autoxfer.dataset import Dataset, Schema
 from autoxfer.errors import InputError
+from autoxfer.explaining import Explanation, figure
 from autoxfer.report import Entry
 from autoxfer.terminal import curved
 
@@ -90,6 +92,31 @@ def test_the_command_prints_one_object_and_draws(
     told = json.loads(capfd.readouterr().out)
     assert [line["size"] for line in told["sizes"]] == [60, 200]
     assert plot.stat().st_size > 10_000
+
+
+def test_the_plot_shows_gains_in_the_words_and_units_of_the_plot_of_a_run(
+    traced: tuple[Path, curve.Curve], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes: list[Any] = []
+
+    def kept(drawn: Callable[..., None]) -> Callable[..., None]:
+        def draw(on: Any, *rest: Any) -> None:
+            axes.append(on)
+            drawn(on, *rest)
+
+        return draw
+
+    monkeypatch.setattr(curved, "_gains", kept(curved._gains))
+    monkeypatch.setattr(figure, "_forest", kept(figure._forest))
+    _, found = traced
+    curved.draw(found, tmp_path / "curve.png")
+    point = found.points[0]
+    figure.draw(Explanation(point.record, found.folder / str(point.size), {}, {}, {}), tmp_path / "run.png")
+    gains, forest = axes
+    assert gains.get_ylabel() == "gain over scratch on the guard split (points of accuracy)"
+    assert forest.get_xlabel().startswith(gains.get_ylabel())
+    (effect,) = (100 * entry.verdict.effect for entry in point.record.entries if entry.verdict is not None)
+    assert any(line.get_ydata()[0] == pytest.approx(effect) for line in gains.lines if len(line.get_ydata()) == 1)
 
 
 def test_beginnings_hold_every_class_and_whole_groups() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autoxfer.metrics import Metric
 
 SUFFIXES = (".png", ".svg", ".pdf")
+GAIN = "gain over scratch on the guard split"  # on every axis that shows one
 # Okabe and Ito's colours, which are told apart with any colour vision; shapes say it once more.
 LOOKS = {
     "accepted": ("#009E73", "o"),
@@ -93,9 +94,7 @@ def _forest(axes: Any, explanation: Explanation) -> None:
     axes.set_xlim(-1.12 * factor * _span(ends, -1), 1.12 * factor * _span(ends, 1))
     axes.set_yticks(range(len(rows)), [_name(explanation, entry) for entry in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(
-        f"gain over scratch on the guard split ({label}),\nwith its interval; right of 0 = better than scratch"
-    )
+    axes.set_xlabel(f"{GAIN} ({label}),\nwith its interval; right of 0 = better than scratch")
     axes.grid(axis="x", color="#EEEEEE")
     axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[0]:
@@ -111,11 +110,16 @@ def _span(ends: Sequence[float], side: int) -> float:
 
 def _units(explanation: Explanation) -> tuple[float, str]:
     """Give what turns a gain into the units of the axis, and their name."""
-    metric = _metric(explanation)
+    factor, name = gain_units(_metric(explanation))
+    whole = _scratchs_loss(explanation) if factor == 1.0 else 0.0
+    return (100.0 / whole, "% of scratch's loss") if whole else (factor, name)
+
+
+def gain_units(metric: Metric) -> tuple[float, str]:
+    """Give what turns a gain into units that can be read beside other runs', and their name."""
     if metric.bounded and metric.kind != "real":
         return 100.0, f"points of {metric.name}"
-    whole = _scratchs_loss(explanation)
-    return (100.0 / whole, "% of scratch's loss") if whole else (1.0, f"in the loss of {metric.name}")
+    return 1.0, f"in the loss of {metric.name}"
 
 
 def _metric(explanation: Explanation) -> Metric:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from autoxfer.errors import AutoxferError, InputError
 from autoxfer.events import Event, StageStarted, StudyStarted, Warned
-from autoxfer.explaining.figure import LOOKS
+from autoxfer.explaining.figure import GAIN, LOOKS, gain_units
+from autoxfer.metrics import Metric, get_metric
 from autoxfer.runfolder import write_whole
 from autoxfer.studies import BASELINE
 from autoxfer.terminal import aligned
@@ -107,7 +108,7 @@ def draw(curve: Curve, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     task = curve.points[0].record.task
     _scores(left, curve, str(task["metric"]))
-    _gains(right, curve)
+    _gains(right, curve, get_metric(str(task["metric"]), task["kind"]))
     again = " (exploratory: looked at before)" if _exploratory(curve) else ""
     figure.suptitle(f"{task.get('name', 'task')}: where does transfer stop helping?{again}", fontsize=11)
     write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:].lower(), metadata=None))
@@ -127,8 +128,9 @@ def _scores(axes: Any, curve: Curve, metric: str) -> None:
     axes.legend(fontsize=7)
 
 
-def _gains(axes: Any, curve: Curve) -> None:
+def _gains(axes: Any, curve: Curve, metric: Metric) -> None:
     """Draw each transfer's gain with its interval, in its colour of the other side, shaped by its verdict."""
+    factor, units = gain_units(metric)
     axes.axhline(0, color="black", linewidth=1)
     transfers = [entry.study for entry in curve.points[-1].record.entries if entry.verdict is not None]
     shown: set[str] = set()
@@ -143,15 +145,15 @@ def _gains(axes: Any, curve: Curve) -> None:
             shown.add(verdict.decision)
             axes.errorbar(
                 point.size * shift,
-                verdict.effect,
-                [[low], [high]],
+                factor * verdict.effect,
+                [[factor * low], [factor * high]],
                 color=colour,
                 marker=marker,
                 ms=5,
                 lw=1,
             )
     _sized(axes, curve)
-    axes.set_ylabel("gain over scratch on guard (loss)")
+    axes.set_ylabel(f"{GAIN} ({units})")
     for decision in sorted(shown):
         axes.plot([], [], color="grey", marker=LOOKS[decision][1], linestyle="", label=decision)
     axes.legend(fontsize=7)
