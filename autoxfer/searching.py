@@ -1,4 +1,11 @@
-"""Every study's search in turn, the baseline's first; the table of all trials."""
+"""Every study's search in turn, the baseline's first, on equal budgets (budget parity); the table of all trials.
+
+Scratch and every transfer are offered the same trials (``budget.trials``, the defaults among them), the same range of
+steps for a trial (``tuning.recipe_space``, unless the run file narrows a strategy's), the same seconds (an equal share
+of ``budget.seconds``) and the same ``budget.trial_seconds``. No transfer is offered more than the baseline. It may get
+less, since one that cannot win is given up (``tuning.pruning``, ``rivals``); scratch alone keeps its default trials
+where the seconds are spent. Sources together are one study, and a warm start's trials are among those on offer.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autoxfer.errors import InputError
+from autoxfer.plugins import load_plugins
 from autoxfer.records import Recipe
 from autoxfer.tuning.spaces import clip, default_steps, narrow, recipe_defaults, recipe_space
 
@@ -120,3 +121,11 @@ def test_what_cannot_be_searched_is_refused(user: dict[str, Any], message: str) 
 def test_nothing_to_set_is_said_so() -> None:
     with pytest.raises(InputError, match="nothing can be set here"):
         narrow({}, {"lr": 1.0})
+
+
+@pytest.mark.parametrize("n_train", [40, 1000, 100_000])
+def test_no_built_in_transfer_is_offered_other_steps_than_scratch(n_train: int) -> None:
+    found = load_plugins(only=()).strategies
+    steps = {name: recipe_space(cls.recipe, n_train, "image").get("steps") for name, cls in found.items()}
+    assert {name for name, offered in steps.items() if offered not in (None, steps["scratch"])} == set()
+    assert steps["scratch"] is not None
