@@ -93,7 +93,9 @@ def test_the_winner_is_the_one_that_the_product_chooses(pools, procedure):
     tune, tuned = pool.look(rng, 60, 200), rng.picked % 500
     accepted = np.random.default_rng(0).random((200, 6)) < 0.4
     n_trained = np.array([300, 200, 100, 30, 10, 3])
-    winners = procedure.choose(tune, accepted, n_trained)
+    seen = candidates[:, tuned].transpose(1, 0, 2)  # (draws, 6, 60)
+    differ = (seen[:, :, None] != seen[:, None]).sum(axis=-1)
+    winners = procedure.choose(tune, differ, accepted, n_trained)
     assert len(set(winners)) >= 6
     for draw, winner in enumerate(winners):
         loss = candidates[:, tuned[draw]]

@@ -7,6 +7,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from autoxfer import seen
 from autoxfer.config import load_config
 from autoxfer.events import Event, TrialFinished, Warned
 
@@ -66,7 +67,7 @@ def as_object(made: Pretrained) -> dict[str, Any]:
     """Give the same for --json."""
     return {
         "weights": str(made.weights),
-        "card": dict(made.card),
+        "card": seen.bare(made.card),
         "source": dict(made.source),
         "warnings": list(made.warnings),
         "seconds": made.seconds,

@@ -161,7 +161,7 @@ def attempt(execute: Callable[[Job], Outcome], job: Job) -> Outcome:
     started = time.monotonic()
     try:
         outcome = execute(job)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         if errors.is_fatal(error):
             raise
         # The exception ends here: kept longer, its frames would keep the memory that an out-of-memory error is about.

@@ -187,7 +187,7 @@ def whole(name: str, population: Coins, sizes: tuple[int, int], rng: np.random.G
         "unpaired": unpaired <= ALPHA,
         "same split": tuned.p_values() <= ALPHA,
     }
-    shipped = {"guard": procedure.choose(tuned, accepted, N_TRAINED)}
+    shipped = {"guard": procedure.choose(tuned, procedure.unlike(tuned), accepted, N_TRAINED)}
     for way, passed in passes.items():
         shipped[way] = np.where(competes & passed[np.arange(draws), top], top, -1)
     ways = {way: _outcome(columns, worth) for way, columns in shipped.items()}

@@ -95,18 +95,26 @@ def judge(
     return accepted
 
 
-def choose(tune: Seen, accepted: NDArray[np.bool_], n_trained: NDArray[np.int64]) -> NDArray[np.int64]:
+def choose(tune: Seen, differ: Floats, accepted: NDArray[np.bool_], n_trained: NDArray[np.int64]) -> NDArray[np.int64]:
     """Choose the winner among the finalists: its column, or -1 for scratch: (draws,). For 0/1 losses.
 
-    It is the accepted one that tuned best; within a standard error of it the one with fewer trained parameters (k,).
+    It is the accepted one that tuned best; within a standard error of the difference the one with fewer trained
+    parameters (k,). On ``differ`` (draws, k, k) of the examples one of two is right.
     """
-    gain = np.where(accepted, tune.gain, -np.inf)
-    best = gain.argmax(axis=1)[:, None]
-    fixed, broken = (np.take_along_axis(one, best, 1) for one in tune.sums)
-    wrong = (tune.baseline - fixed + broken) / tune.n
-    error = np.sqrt(wrong * (1 - wrong) / (tune.n - 1))
-    near = accepted & (gain >= np.take_along_axis(gain, best, 1) - error - 1e-12)
+    best = np.where(accepted, tune.gain, -np.inf).argmax(axis=1)[:, None]
+    behind = np.take_along_axis(tune.gain, best, 1) - tune.gain
+    spread = np.take_along_axis(differ, best[:, :, None], 1)[:, 0] / tune.n - behind**2
+    near = accepted & (behind <= np.sqrt(np.maximum(spread, 0.0) / (tune.n - 1)) + 1e-12)
     return np.where(accepted.any(axis=1), np.where(near, n_trained, np.inf).argmin(axis=1), -1)
+
+
+def unlike(tune: Seen) -> Floats:
+    """Expect on how many examples two candidates differ, (draws, k, k), if they are alike in the baseline alone."""
+    found = np.zeros((*tune.sums[0].shape, tune.sums[0].shape[1]))
+    for turned, of in zip(tune.sums, (tune.baseline, tune.n - tune.baseline), strict=True):
+        both = turned[:, :, None] * turned[:, None, :] / np.maximum(of, 1.0)[:, :, None]
+        found += turned[:, :, None] + turned[:, None, :] - 2 * both
+    return found
 
 
 def _tango(fixed: Floats, broken: Floats, n: int, bound: float) -> Floats:
