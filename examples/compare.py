@@ -18,7 +18,8 @@ A winner counts as no worse where, in the metric's own units with higher as bett
 
 the half width of a 95% interval of a paired difference over the n judged examples. u_i is what an example contributes
 to the metric: its loss for accuracy and log loss, its squared error divided by twice the rmse for rmse (the delta
-method). The rule: no worse on at least 90% of the pairs and seeds; exit code 1 where that fails, which a smoke run is not asked.
+method). The rule: no worse on at least 90% of the pairs and seeds; exit code 1 where that fails. A smoke run is not
+asked.
 
 What ``--short`` gave (one thread, other work beside it; +- is the half width, only of accuracy is more better): no
 worse in 16 of 18, 89%, so **the rule fails by one**. In adult's seed 1 every transfer was accepted, but zero-shot,
