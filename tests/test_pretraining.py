@@ -13,8 +13,8 @@ from autoxfer_builtins.compact_source import CompactLoader
 from autoxfer_builtins.python_source import PythonLoader
 from safetensors.torch import load_file, save_file
 
-from autoxfer.architectures import Compact
 from autoxfer import seen
+from autoxfer.architectures import Compact
 from autoxfer.cli import main
 from autoxfer.errors import InputError
 from autoxfer.records import SourceSpec
