@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from autoxfer.prediction import load
 from autoxfer.report import RunRecord
 from autoxfer.setting import Setting, prepare
 from autoxfer.tracking import serving as serving_module
+from autoxfer.tracking.model import save_model
 
 KINDS = ("image", "vector", "table", "text")
 SPLITS = {"train": 60, "tune": 60, "guard": 120, "test": 60}
@@ -224,6 +226,15 @@ def test_a_champion_answers_over_http_exactly_as_the_run_reported(finished: Fini
         for request in malformed(raw):
             status, answer = post(address, request)
             assert 400 <= status < 500, (request, status, answer)
+        if finished.setting.dataset.schema.modality == "table":
+            rows = pd.DataFrame(raw[:50])
+            lines = {"dataframe_split": {"columns": list(rows), "data": [list(row.values()) for row in raw[:50]]}}
+            expected = post(address, body(raw[:50]))[1]
+            assert post(address, lines)[1] == expected
+            assert post(address, rows.to_parquet(), "application/vnd.apache.parquet")[1] == expected
+        if finished.setting.dataset.schema.modality == "image":
+            floats = np.array(raw[:2], dtype=np.float32).tolist()
+            assert post(address, body(floats)) == post(address, body(raw[:2]))
         assert post(address, body(raw[:1]), "application/octet-stream")[0] == 415
         assert post(address, body(raw[:1]))[1] == alone
 
@@ -244,6 +255,35 @@ def test_a_regression_is_served_as_numbers_and_a_bad_request_is_the_users_fault(
     with pytest.raises(MlflowException, match="request: expected the columns age, town") as refused:
         served.predict(frame[["age"]])
     assert refused.value.get_http_status_code() == 400
+
+
+def test_a_frame_is_taken_with_whole_numbers_which_a_signature_that_csv_needs_would_refuse(tmp_path: Path) -> None:
+    import mlflow  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow.models import utils  # noqa: PLC0415
+    from mlflow.types import ColSpec  # noqa: PLC0415
+    from mlflow.types.schema import Schema as Columns  # noqa: PLC0415
+
+    columns = (Column("age", "numeric"), Column("zip", "categorical", ("007", "2")))
+    schema = Schema("table", "regression", (2,), "float32", columns=columns, target="income")
+    stored = np.array([[30, 0], [np.nan, 1]], dtype=np.float32)
+    save_winner(
+        tmp_path / "winner",
+        nn.Sequential(preparation.prepare(schema, stored).unpack, nn.Linear(3, 1)),
+        schema,
+        stored,
+        {},
+    )
+    logged = SimpleNamespace(artifact_location=str(tmp_path / "logged"), model_id="m-1")
+    save_model(tmp_path / "winner", tmp_path / "model", logged, "run")
+    served = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    assert served.metadata.metadata["columns"] == {"age": "numeric", "zip": "categorical"}
+    frame = pd.DataFrame({"age": [30, 41], "zip": [2, 7]})
+    np.testing.assert_array_equal(served.predict(frame)["prediction"], load(tmp_path / "winner").predict(frame))
+    assert np.isfinite(served.predict(pd.DataFrame({"age": ["?", ""], "zip": ["Oslo", None]}))["prediction"]).all()
+    for column, kind in (("age", "double"), ("zip", "string")):
+        with pytest.raises(MlflowException, match="Can not safely convert int64"):  # once it can, say so and take CSV
+            utils._enforce_schema(frame, Columns([ColSpec(kind, column, required=False)]))
 
 
 STRICT = (

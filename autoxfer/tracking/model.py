@@ -47,6 +47,7 @@ def save_model(winner: Path, path: Path, logged: Any, run_id: str) -> None:
         metadata={
             "classes": list(schema.classes),
             "targets": list(schema.targets),
+            "columns": {column.name: column.kind for column in schema.columns},
             "winner": description["winner"],
         },
     )
@@ -72,7 +73,9 @@ def _example(winner: Path, schema: Schema, description: dict[str, Any]) -> Any:
 def _signature(schema: Schema) -> Any:
     """Describe requests and answers; what stands in a request is checked by autoxfer, which says what it expected.
 
-    MLflow would cast fractions to whole pixels without a word, and refuse whole numbers in a column of numbers.
+    MLflow would cast fractions to whole pixels without a word. Of columns that say double or string it would refuse
+    whole numbers and categories in a frame, and gaps that are written "" or "?". So they say any, which costs the
+    server's reader of text/csv: it knows no other columns than MLflow's own types. Their kinds stand in the metadata.
     """
     import numpy as np  # noqa: PLC0415
     from mlflow.models import ModelSignature  # noqa: PLC0415
