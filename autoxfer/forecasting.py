@@ -24,6 +24,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from autoxfer import tuning
 from autoxfer.errors import describe, is_fatal
+from autoxfer.limits import limited
 from autoxfer.metering import Meter
 from autoxfer.records import Job, derive_seed
 from autoxfer.report import Forecast
@@ -169,7 +170,9 @@ class Sample:
         """Price one trial. What fails at once costs the search next to nothing."""
         price, fault = Price(0.0, 0.0), ""
         try:
-            price = self.bench.price(self._job(params))
+            job = self._job(params)
+            with limited(job.seconds):  # a trial that hangs hangs here first
+                price = self.bench.price(job)
         except (Exception, SystemExit) as error:  # of a strategy's own code: the search will meet it
             if is_fatal(error):
                 raise
@@ -178,7 +181,8 @@ class Sample:
         self.faults.append(fault)
 
     def _job(self, params: Mapping[str, Any]) -> Job:
-        return Job(self.name, 0, self.plan.strategy.name, self.plan.source, params, 0)
+        limit = self.setting.config.budget.trial_seconds
+        return Job(self.name, 0, self.plan.strategy.name, self.plan.source, params, 0, seconds=limit)
 
     def _draw(self, n: int) -> dict[str, Any]:
         """Draw parameters as the search does at first, but of every choice each value in turn."""

@@ -61,12 +61,21 @@ class Bench:
         return 0.001
 
 
-def setting(n_trials: int = 40, *, seconds: float | None = None, folds: int = 0, final: str = "tested") -> Any:
+def setting(
+    n_trials: int = 40,
+    *,
+    seconds: float | None = None,
+    trial_seconds: float | None = None,
+    folds: int = 0,
+    final: str = "tested",
+) -> Any:
     strategy = SimpleNamespace(name="scratch", recipe=Recipe())
     plan = SimpleNamespace(strategy=strategy, source=None, space=SPACE, defaults=(START,))
     rows = {"train": np.arange(50), "tune": np.arange(40), "guard": np.arange(100), "test": np.arange(30)}
     return SimpleNamespace(
-        config=SimpleNamespace(budget=SimpleNamespace(trials=n_trials), seed=0, final=final),
+        config=SimpleNamespace(
+            budget=SimpleNamespace(trials=n_trials, trial_seconds=trial_seconds), seed=0, final=final
+        ),
         studies={"scratch": plan},
         folds=(None,) * folds,
         rows=rows.__getitem__,
@@ -294,3 +303,11 @@ def test_a_full_disk_is_no_fault_of_a_strategy() -> None:
     two.studies["broken"] = two.studies["scratch"]
     with pytest.raises(OSError, match="no space left"):
         forecast(two, Failing(OSError(errno.ENOSPC, "no space left")), Meter(), {}, least=3)  # type: ignore[arg-type]
+
+
+def test_a_trial_that_hangs_does_not_hang_its_forecast() -> None:
+    started = time.monotonic()
+    found = forecast(setting(trial_seconds=0.05), Bench(slow=30.0), Meter(), {}, least=3)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.faults["scratch"].startswith("TimeoutError: the trial took more than budget.trial_seconds = 0.05")
+    assert time.monotonic() - started < 10
