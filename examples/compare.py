@@ -21,11 +21,12 @@ to the metric: its loss for accuracy and log loss, its squared error divided by 
 method). The rule: no worse on at least 90% of the pairs and seeds; exit code 1 where that fails. A smoke run is not
 asked.
 
-What ``--short`` gave (one thread, other work beside it; +- is the half width, only of accuracy is more better): no
-worse in 16 of 18, 89%, so **the rule fails by one**. In adult's seed 1 every transfer was accepted, but zero-shot,
-which tuned best, answers the test split worse than plain fine-tuning; in its seed 2 the guard was not sure of any, and
-scratch was shipped though transfers had .364 to .377 there. With calibration as it is now, which came later, adult's
-winners have .392, .395 and .387: yes, NO, NO.
+What ``--short`` gave (one thread, tests beside it, 14 minutes; +- is the half width, only of accuracy is more better):
+no worse in 16 of 18, 89%, so **the rule fails by one**. Both misses are adult's, under log loss. In its seed 1 every
+transfer was accepted and all have .395 to .398 on the test split: 150 tune examples that were harder than the others
+asked for temperatures of 1.06 to 1.37. In its seed 2 scratch was better than every transfer on the guard split, by .004
+to .017, and worse on the test split, by .011 to .020. Of six seeds of adult alone two were no worse: guard splits of
+1,000 examples are too small for gains of a twentieth in log loss, and where the guard is not sure, scratch is shipped.
 
     pair                        metric   on    winner                     refit  best other            +-  ok
     resnet8-cifar10_jpeg      0 accuracy test  linear_probe@source   .686  .771  embeddings    .686  .031  yes
@@ -37,9 +38,9 @@ winners have .392, .395 and .387: yes, NO, NO.
     wine-white-red            0 rmse     test  scratch               .681  .663  embeddings    .679  .024  yes
     wine-white-red            1 rmse     test  scratch               .650  .651  fine_tuning   .674  .014  yes
     wine-white-red            2 rmse     test  fine_tune@source      .658  .657  fine_tuning   .658  .024  yes
-    adult-private-government  0 log_loss test  zero_shot@source      .394  .394  fine_tuning   .421  .013  yes
-    adult-private-government  1 log_loss test  zero_shot@source      .402  .402  fine_tuning   .383  .007  NO
-    adult-private-government  2 log_loss test  scratch               .388  .368  fine_tuning   .369  .010  NO
+    adult-private-government  0 log_loss test  zero_shot@source      .392  .392  fine_tuning   .421  .011  yes
+    adult-private-government  1 log_loss test  zero_shot@source      .395  .395  fine_tuning   .383  .005  NO
+    adult-private-government  2 log_loss test  scratch               .387  .364  fine_tuning   .369  .010  NO
     student-por-mat           0 rmse     guard scratch              4.155     -  fine_tuning  4.004  .297  yes
     student-por-mat           1 rmse     guard scratch              4.094     -  embeddings   3.970  .433  yes
     student-por-mat           2 rmse     guard scratch              3.972     -  embeddings   4.134  .357  yes

@@ -138,6 +138,8 @@ def test_a_text_of_any_length_gets_one_answer():
 
 
 class _Data:
+    weights = None
+
     def __init__(self, ids, labels):
         self.ids, self.labels = ids, labels
 
