@@ -18,7 +18,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: several workers with all cores each are slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-os.environ.setdefault("AUTOXFER_CACHE", tempfile.mkdtemp(prefix="autoxfer-cache-"))  # not the developer's own
+CACHE = tempfile.TemporaryDirectory(prefix="autoxfer-cache-", ignore_cleanup_errors=True)  # not the developer's own
+os.environ.setdefault("AUTOXFER_CACHE", CACHE.name)
 
 collect_ignore = ["stranger"]  # a package of its own, which test_stranger.py installs and tests
 
