@@ -126,12 +126,17 @@ class Sample:
     prices: list[Price] = field(default_factory=list)  # of the defaults, then of the draws
     faults: list[str] = field(default_factory=list)  # why each of them fails; empty = it does not
     answer_s: float = 0.0  # for one example, by the composed model
-    fault: str = ""  # why none of the defaults works; empty = at least one does
 
     @property
     def is_solved(self) -> bool:
         """Whether no trial of it is trained by gradient."""
         return self.plan.strategy.recipe is None
+
+    @property
+    def fault(self) -> str:
+        """Why none of the defaults works; empty = at least one does, or not all are priced."""
+        first = self.faults[: len(self.starts)]
+        return first[0] if len(first) == len(self.starts) and all(first) else ""
 
     @property
     def starts(self) -> list[dict[str, Any]]:
@@ -161,9 +166,7 @@ class Sample:
             self._price(params)
         if n:
             return
-        if all(self.faults):
-            self.fault = self.faults[0]
-        else:
+        if not self.fault:
             self.answer_s = self.bench.answer_s(self._job(self.starts[0]))
 
     def _price(self, params: Mapping[str, Any]) -> None:

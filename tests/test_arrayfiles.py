@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 import torch
 from autoxfer_builtins.npz_data import NpzReader
-from safetensors import safe_open
 from safetensors.torch import save_file
+from test_streaming import both_ways
 from torch import nn
 
 from autoxfer import DataSpec, arrayfiles, keeping, mapped
 from autoxfer.arrayfiles import Archive, slices
-from autoxfer.config import load_config
 from autoxfer.dataset import Schema
 from autoxfer.errors import InputError
 from autoxfer.export import save_winner
@@ -29,7 +28,6 @@ from autoxfer.features import Features
 from autoxfer.mapped import mapping
 from autoxfer.prediction import load, predict_file
 from autoxfer.preparation import prepare
-from autoxfer.selection import run
 from autoxfer.splitting import split
 from autoxfer.strategy import Raw
 from autoxfer.streaming import plain, take
@@ -350,25 +348,12 @@ def project(folder, kind, n, *, width=512, side=64, save=np.savez, **task):
     return {**RUN, "task": {"data": "d.npz", **task}, "sources": [source], "directory": str(folder)}
 
 
-def weights(path):
-    with safe_open(path, "numpy") as handle:
-        return handle.metadata(), {name: handle.get_tensor(name).tobytes() for name in handle.keys()}  # noqa: SIM118
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", "features"])
 def test_a_run_on_disk_ends_as_in_memory(tmp_path, monkeypatch, kind):
-    config = project(tmp_path, kind, 120)
-    found = []
-    for place, bound in (("disk", "1e-6"), ("memory", "16")):
-        monkeypatch.setenv("AUTOXFER_MEMORY_GB", bound)
-        monkeypatch.setenv("AUTOXFER_CACHE", str(tmp_path / f"cache-{place}"))
-        result = run(load_config(config), runs=tmp_path / place, mlflow=tmp_path / "mlflow.yaml")
-        assert (tmp_path / f"cache-{place}" / "pixels").exists() == (place == "disk")
-        folder = tmp_path / place / result.record.run_id
-        found.append({str(path.relative_to(folder)): weights(path) for path in folder.rglob("*.safetensors")})
-    assert len(found[0]) > 3
-    assert found[0] == found[1]
+    on_disk, in_memory = both_ways(project(tmp_path, kind, 120), tmp_path, monkeypatch)
+    assert len(on_disk) > 3
+    assert on_disk == in_memory
 
 
 SCRIPT = """

@@ -152,7 +152,14 @@ def weights(path):
 
 @pytest.mark.slow
 def test_a_run_on_disk_ends_as_in_memory(tmp_path, monkeypatch):
-    config, found = project(tmp_path, 120, 16), []
+    on_disk, in_memory = both_ways(project(tmp_path, 120, 16), tmp_path, monkeypatch)
+    assert len(on_disk) > 3
+    assert on_disk == in_memory
+
+
+def both_ways(config, tmp_path, monkeypatch):
+    """Run with the examples on disk and in memory: what each run saved, file by file."""
+    found = []
     (tmp_path / "mlflow.yaml").write_text("enabled: false\n")
     for place, bound in (("disk", "1e-6"), ("memory", "16")):
         monkeypatch.setenv("AUTOXFER_MEMORY_GB", bound)
@@ -161,8 +168,7 @@ def test_a_run_on_disk_ends_as_in_memory(tmp_path, monkeypatch):
         assert (tmp_path / f"cache-{place}" / "pixels").exists() == (place == "disk")
         folder = tmp_path / place / result.record.run_id
         found.append({str(path.relative_to(folder)): weights(path) for path in folder.rglob("*.safetensors")})
-    assert len(found[0]) > 3
-    assert found[0] == found[1]
+    return found
 
 
 SCRIPT = """
@@ -204,5 +210,5 @@ def test_what_lies_on_disk_takes_hardly_any_memory(tmp_path):
         peaks[place], numbers[place] = told["peak"], told["numbers"]
     print({place: f"{peak / 1e6:.0f} MB" for place, peak in peaks.items()}, f"{decoded / 1e6:.0f} MB decoded")
     assert numbers["disk"] == numbers["memory"]
-    assert peaks["disk"] - peaks["few"] < decoded  # 90 to 180 MB were measured; in memory 1,280
+    assert peaks["disk"] - peaks["few"] < decoded  # 70 to 180 MB were measured; in memory 1,280
     assert peaks["memory"] - peaks["disk"] > decoded
